@@ -1,0 +1,53 @@
+# Nothing else is needed than Python 3.11 or newer with venv, and make.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: run test check bench train lock clean
+
+run: .venv/run.installed  ## start the development server and print what to try
+	$(BIN)/authwright dev --port $(PORT)
+
+test: .venv/test.installed  ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/check.installed  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/bench.installed .venv-peer/installed  ## measure, beside peers in the same run
+	$(BIN)/python -m bench $(ARGS)
+
+train: .venv/train.installed  ## train the sample model again and write its card
+	$(BIN)/python -m authwright.ml.train
+
+# The locks name packages and digests and nothing else; they install with pip as well.
+COMPILE := $(BIN)/uv --no-config pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+lock: .venv/check.installed  ## choose versions anew
+	$(COMPILE) --extra all --group build --group check --group test --output-file requirements/check.txt pyproject.toml
+	$(COMPILE) --extra all --group build --constraint requirements/check.txt --output-file requirements/run.txt pyproject.toml
+	for set in test bench train; do $(COMPILE) --extra all --group build --group $$set \
+		--constraint requirements/check.txt --output-file requirements/$$set.txt pyproject.toml || exit 1; done
+	$(COMPILE) --output-file requirements/peer.txt requirements/peer.in
+
+.venv/%.installed: requirements/%.txt pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The peer that is measured beside us needs versions of its own.
+.venv-peer/installed: requirements/peer.txt
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	touch $@
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+clean:  ## remove what make made
+	rm -rf .venv .venv-peer .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,5 @@
+"""`python -m authwright` is the `authwright` command."""
+
+from authwright.cli import main
+
+main()

@@ -1,0 +1,254 @@
+"""The composition root: settings to store to services to routes. It builds every adapter; nobody else does."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import HTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from authwright.config import (
+    MAX_ACCESS_TOKEN_SECONDS,
+    Settings,
+    SettingsError,
+    as_mode,
+    check_settings,
+    load_settings,
+    new_secret_key,
+)
+from authwright.domain.errors import MethodNotAllowed, NotFound, Refusal
+from authwright.domain.instant import Instant
+from authwright.domain.passwords import HashProfile, PasswordPolicy
+from authwright.domain.revocation import Revocations
+from authwright.services.clients import Clients
+from authwright.services.hashing import Hashing
+from authwright.services.keys import Keyring, KeyWrap
+from authwright.services.login import Lifetimes, Login
+from authwright.services.logout import Logout
+from authwright.services.password import ChangePassword
+from authwright.services.predict import Predict
+from authwright.services.refresh import Refresh
+from authwright.services.register import Register, RegistrationRules
+from authwright.services.revoke import Revoke
+from authwright.services.tokens import Tokens
+from authwright.services.verify import Verify
+from authwright.services.whoami import WhoAmI
+from authwright.storage.counter import CounterPage
+from authwright.storage.port import IncompatibleStore, StoreUnavailable
+from authwright.storage.sql import SqlStore
+from authwright.web.accounts import Accounts, AccountServices, add_accounts
+from authwright.web.caller import Callers
+from authwright.web.docs import add_docs
+from authwright.web.edge import Edge
+from authwright.web.endpoint import Endpoints, refusal_reply
+from authwright.web.health import add_health
+from authwright.web.oauth.metadata import add_metadata
+from authwright.web.oauth.token import add_token
+from authwright.web.samples import add_samples
+
+DESCRIPTION = """Accounts, API clients, tokens that verify locally, and a logout that is honoured at once.
+
+**Authorize** logs in with user name and password, or takes a pasted access token."""
+
+log = structlog.get_logger("authwright")
+
+
+def system_clock() -> Instant:
+    """Now."""
+    return Instant(time.time_ns() // 1000)
+
+
+class Server:
+    """Everything behind the routes, built from *settings* and open between `open` and `close`."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], Instant] = system_clock) -> None:
+        self.settings = settings = check_settings(settings)
+        self.clock = clock
+        self.is_open = False
+        path = settings.database_path
+        _make_private_folder(settings, path)
+        self.store = SqlStore(path)
+        self.counter = CounterPage(path and path.with_name(f"{path.name}.counter"))
+        secret = settings.secret_key or _development_secret(settings, path)
+        leeway, matters = settings.leeway_seconds, MAX_ACCESS_TOKEN_SECONDS + settings.leeway_seconds
+        self.keyring = Keyring(
+            self.store,
+            self.counter,
+            issuer=settings.issuer,
+            alg=settings.signing_alg,
+            wrap=KeyWrap(secret, settings.secret_key_previous),
+            keep=matters,
+            adopt=settings.is_dev,
+        )
+        self.revoke = Revoke(self.store, self.counter, Revocations(), matters=matters)
+        self.verify = Verify(
+            self.keyring, self.revoke, issuer=settings.issuer, leeway=leeway, max_lifetime=MAX_ACCESS_TOKEN_SECONDS
+        )
+        self.tokens = Tokens(
+            self.keyring,
+            issuer=settings.issuer,
+            audiences=settings.audiences,
+            lifetime=settings.access_token_seconds,
+        )
+        threads = settings.hash_threads or max(1, (os.cpu_count() or 1) // settings.workers)
+        self.hashing = Hashing(
+            profile=HashProfile(settings.argon2_memory_kib, settings.argon2_passes, settings.argon2_lanes),
+            threads=threads,
+            places=settings.hash_queue,
+        )
+        lifetimes = Lifetimes(settings.session_idle_seconds, settings.session_seconds, settings.refresh_grace_seconds)
+        passwords = PasswordPolicy(settings.password_min_length, block_list=not settings.is_dev)
+        rules = RegistrationRules(settings.registration == "open", any_plan=settings.is_dev, passwords=passwords)
+        self.register = Register(self.store, self.keyring, self.hashing, rules)
+        self.login = Login(self.store, self.keyring, self.tokens, self.hashing, self.revoke, lifetimes)
+        self.refresh = Refresh(self.store, self.keyring, self.tokens, self.revoke, lifetimes)
+        self.logout = Logout(self.store, self.keyring, self.revoke)
+        self.change_password = ChangePassword(self.store, self.tokens, self.hashing, self.revoke, policy=passwords)
+        self.clients = Clients(self.store, self.revoke, audiences=self.tokens.known_audiences)
+        self.whoami = WhoAmI(self.store)
+        self.predict = Predict()
+        self._follower: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open the store and load the keys. Raises IncompatibleStore, UnreadableKey, StoreUnavailable."""
+        await self.store.open()
+        try:
+            made_by = await self.store.facts.establish("made_by", self.settings.mode)
+            if made_by != self.settings.mode:
+                raise IncompatibleStore(
+                    f"The store was made by `authwright {made_by}`; `{self.settings.mode}` does not open it, "
+                    "because other rules decided what is in it."
+                )
+            await self.verify.load_keys(self.clock())
+            await self.revoke.start(self.clock())
+        except BaseException:
+            await self.store.close()
+            raise
+        await self.hashing.start()
+        self.is_open = True
+
+    async def follow(self) -> None:
+        """What goes on beside the requests, until cancelled."""
+        await self.hashing.measure(await self.store.users.password_formats())
+        await self.revoke.follow(self.clock, lambda: self.verify.load_keys(self.clock()))
+
+    async def close(self) -> None:
+        """Finish and let go."""
+        self.is_open = False
+        self.predict.stop()
+        self.hashing.stop()
+        await self.store.close()
+        self.counter.close()
+
+    async def ready(self) -> None:
+        """Return if requests can be answered. Raises StoreUnavailable."""
+        try:
+            async with asyncio.timeout(2):
+                await self.store.ping()
+        except TimeoutError:
+            raise StoreUnavailable("no answer within two seconds") from None
+
+    def make_app(self) -> FastAPI:
+        """The routes."""
+        settings = self.settings
+        app = FastAPI(
+            title="Authwright",
+            version=version("authwright"),
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+            redirect_slashes=False,
+            lifespan=lifespan,
+        )
+        app.state.authwright = self
+        endpoints = Endpoints(app, realm=settings.issuer)
+        password_grant = settings.profile != "oauth21"
+        callers = Callers(self.verify, self.clock)
+        services = AccountServices(
+            self.register, self.login, self.refresh, self.logout, self.change_password, self.whoami
+        )
+        add_accounts(endpoints, Accounts(services, callers, self.clock, password_grant=password_grant))
+        add_token(
+            endpoints,
+            login=self.login,
+            refresh=self.refresh,
+            clients=self.clients,
+            clock=self.clock,
+            password_grant=password_grant,
+        )
+        add_samples(endpoints, callers=callers, predict=self.predict)
+        add_metadata(endpoints, keyring=self.keyring, clock=self.clock)
+        add_health(endpoints, ready=self.ready)
+        if settings.docs:
+            add_docs(app, description=DESCRIPTION)
+
+        async def unrouted(request: Request, error: Exception) -> Response:
+            status, allow = 500, {}
+            if isinstance(error, StarletteHTTPException):
+                status, allow = error.status_code, dict(error.headers or {})
+            refusal: Refusal = {404: NotFound, 405: MethodNotAllowed}.get(status, Refusal)()
+            request_id = request.scope["authwright.request_id"]
+            reply = refusal_reply(refusal, oauth=False, request_id=request_id, realm=settings.issuer)
+            headers = {name.decode("ascii"): value.decode("ascii") for name, value in reply.headers}
+            return Response(reply.body, reply.status, headers={**allow, **headers})
+
+        app.add_exception_handler(HTTPException, unrouted)
+        app.add_exception_handler(StarletteHTTPException, unrouted)
+        app.add_middleware(Edge, settings=settings, is_open=lambda: self.is_open)
+        return app
+
+
+def create_app(settings: Settings, *, clock: Callable[[], Instant] = system_clock) -> FastAPI:
+    """An Authwright server with *settings* as a FastAPI app, to be run or mounted. Raises SettingsError.
+
+    Run by itself it opens with its own lifespan. Mounted in another app, whose lifespan is the only one that runs,
+    open it there: `async with authwright.lifespan(app): ...`.
+    """
+    return Server(settings, clock=clock).make_app()
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the server behind *app* (made by `create_app`) and close it at the end."""
+    server: Server = app.state.authwright
+    await server.open()
+    follower = asyncio.create_task(server.follow())
+    try:
+        yield
+    finally:
+        follower.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await follower
+        await server.close()
+
+
+def from_environment() -> FastAPI:
+    """The app that `authwright serve` runs in each worker, configured by the environment alone."""
+    return create_app(load_settings(as_mode(os.environ.get("AUTHWRIGHT_MODE", "serve"))))
+
+
+def _make_private_folder(settings: Settings, path: Path | None) -> None:
+    if path is not None and path.parent == settings.data_path:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _development_secret(settings: Settings, path: Path | None) -> str:
+    """The secret that dev made for this folder at the first start."""
+    if not settings.is_dev:
+        raise SettingsError(["SECRET_KEY is required; `authwright init` writes one to .env."])
+    if path is None:
+        return new_secret_key()
+    file = path.with_name("secret_key")
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as out:
+            out.write(new_secret_key())
+    return file.read_text(encoding="ascii").strip()

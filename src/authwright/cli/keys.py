@@ -1,0 +1,92 @@
+"""authwright keys ..."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from authwright.cli.run import fail, with_server
+from authwright.domain.instant import isoformat
+from authwright.domain.keyring import KeyRecord
+from authwright.services.keys import ListedKey, UnknownKeyId
+
+app = typer.Typer(help="Signing keys.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False) -> None:
+    """List the signing keys: next, active, retired (still verifies), gone, withdrawn.
+
+    Example:  authwright keys list
+    """
+
+    async def work(server: Any) -> list[ListedKey]:
+        return list(server.keyring.signing_keys(server.clock()))
+
+    for key in (rows := with_server(work)) if not as_json else ():
+        typer.echo(f"{key.record.id}  {key.record.alg}  {key.state:9}  active from {isoformat(key.record.active_from)}")
+    if as_json:
+        typer.echo(
+            json.dumps(
+                [
+                    {
+                        "kid": key.record.id,
+                        "alg": key.record.alg,
+                        "state": key.state,
+                        "active_from": isoformat(key.record.active_from),
+                    }
+                    for key in rows
+                ]
+            )
+        )
+
+
+@app.command()
+def rotate(
+    now: Annotated[bool, typer.Option("--now", help="Sign with it at once; verifiers must fetch it before.")] = False,
+) -> None:
+    """Add a signing key. It is published at once and signs ten minutes later, when every verifier has seen it.
+
+    Example:  authwright keys rotate
+    """
+
+    async def work(server: Any) -> KeyRecord:
+        made: KeyRecord = await server.keyring.rotate(server.clock(), at_once=now)
+        return made
+
+    key = with_server(work)
+    typer.echo(f"Added {key.id} ({key.alg}), active from {isoformat(key.active_from)}.")
+
+
+@app.command()
+def withdraw(kid: Annotated[str, typer.Argument(metavar="KID", help="As `authwright keys list` shows it.")]) -> None:
+    """Withdraw a signing key for ever: every token it signed is refused at once. For a key that leaked.
+
+    Example:  authwright keys withdraw 3q2-7w...
+    """
+
+    async def work(server: Any) -> None:
+        entry = await server.keyring.withdraw(kid, server.clock())
+        await server.revoke.append(entry)
+
+    try:
+        with_server(work)
+    except UnknownKeyId:
+        fail("There is no signing key with this id.")
+    typer.echo(f"Withdrawn {kid}.")
+
+
+@app.command()
+def rewrap() -> None:
+    """Encrypt every stored key under the current SECRET_KEY, the old one being SECRET_KEY_PREVIOUS.
+
+    Sessions and tokens stay valid. Afterwards SECRET_KEY_PREVIOUS can be removed.
+
+    Example:  SECRET_KEY=new SECRET_KEY_PREVIOUS=old authwright keys rewrap
+    """
+
+    async def work(server: Any) -> int:
+        count: int = await server.keyring.rewrap()
+        return count
+
+    typer.echo(f"Encrypted {with_server(work)} keys under the current SECRET_KEY.")

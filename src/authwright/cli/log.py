@@ -1,0 +1,37 @@
+"""Structured logs: JSON lines in `serve`, readable ones in `dev`; every line of a request carries its id."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+
+def configure_logs(*, level: str, readable: bool) -> None:
+    """Set up the logs of this process, which is ours alone (an embedding app configures structlog itself)."""
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if readable else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks if not readable else structlog.processors.format_exc_info,
+            _without_controls,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+
+
+def _without_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """No value can start a new line or move a terminal's cursor (log injection)."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and key not in ("exception", "event"):
+            event[key] = value.encode("unicode_escape").decode("ascii")
+    return event

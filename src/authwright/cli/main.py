@@ -1,0 +1,167 @@
+"""dev, serve, init, openapi; the groups users, clients and keys."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from rich.console import Console
+
+from authwright.cli import clients, keys, users
+from authwright.cli.log import configure_logs
+from authwright.cli.run import EXIT_SETTINGS, fail, settings_or_exit
+from authwright.config import Settings, new_secret_key, secret_key_problem
+
+app = typer.Typer(
+    name="authwright",
+    help="Accounts, API clients, tokens that verify locally, and a logout that is honoured at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(users.app, name="users")
+app.add_typer(clients.app, name="clients")
+app.add_typer(keys.app, name="keys")
+
+_console = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def dev(
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Run for development: this machine only, open registration, short passwords, any plan.
+
+    Example:  authwright dev --port 8000
+    """
+    settings = settings_or_exit("dev", port=port)
+    configure_logs(level=settings.log_level, readable=True)
+    from authwright.app import create_app
+
+    application = create_app(settings)
+    _banner(settings)
+    _run(settings, application)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+) -> None:
+    """Run for production. Refuses to start rather than run unsafely, and names every problem at once.
+
+    Example:  AUTHWRIGHT_ISSUER=https://auth.example.com authwright serve --host 0.0.0.0
+    """
+    settings = settings_or_exit("serve", host=host, port=port, workers=workers)
+    # Workers are processes of their own and read the same environment.
+    os.environ["AUTHWRIGHT_MODE"] = "serve"
+    os.environ["AUTHWRIGHT_HOST"] = settings.host
+    os.environ["AUTHWRIGHT_PORT"] = str(settings.port)
+    os.environ["AUTHWRIGHT_WORKERS"] = str(settings.workers)
+    for name in ("PORT", "WEB_CONCURRENCY"):
+        os.environ.pop(name, None)
+    configure_logs(level=settings.log_level, readable=False)
+    if settings.workers == 1:
+        from authwright.app import create_app
+
+        _run(settings, create_app(settings))
+    else:
+        _run(settings, "authwright.cli.main:worker")
+
+
+def worker() -> object:
+    """The app of one worker process."""
+    from authwright.app import from_environment
+
+    settings = settings_or_exit("serve")
+    configure_logs(level=settings.log_level, readable=False)
+    return from_environment()
+
+
+def _run(settings: Settings, application: object) -> None:
+    uvicorn.run(
+        application,  # type: ignore[arg-type]
+        factory=isinstance(application, str),
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+
+
+def _banner(settings: Settings) -> None:
+    url = f"http://127.0.0.1:{settings.port}"
+    _console.print(
+        f"""
+[bold]Authwright, development mode[/bold]: this machine only; anybody on it may register,
+with any plan and a short password.
+Data in [bold]{settings.data_path}[/bold]; delete the folder to begin again. For production: authwright serve --help
+
+Try it:
+  curl {url}/register -H 'Content-Type: application/json' \\
+    -d '{{"username":"bholay","password":"test123","plan":"premium"}}'
+  curl {url}/login -d 'username=bholay&password=test123'
+  curl {url}/predict -H "Authorization: Bearer [dim]<access_token>[/dim]"
+
+or open [bold]{url}/docs[/bold] and use Authorize. Stop with Ctrl-C.
+"""
+    )
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Option(help="The file to write.")] = Path(".env"),
+) -> None:
+    """Write a .env with a new SECRET_KEY, readable by you alone. An existing file is left as it is.
+
+    Example:  authwright init
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        fail(f"{path} exists; it is left as it is.")
+    secret = new_secret_key()
+    while secret_key_problem(secret):
+        secret = new_secret_key()
+    with os.fdopen(handle, "w", encoding="utf-8") as out:
+        out.write(
+            "# Every other key is encrypted under this one: keep it out of version control, and keep a copy safe.\n"
+            f"SECRET_KEY={secret}\n"
+            "# The https URL under which this server is reached.\n"
+            "AUTHWRIGHT_ISSUER=https://auth.example.com\n"
+        )
+    typer.echo(f"Wrote {path} with a new SECRET_KEY. Set AUTHWRIGHT_ISSUER in it, then: authwright serve")
+
+
+@app.command()
+def openapi(
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
+) -> None:
+    """Write the OpenAPI document.
+
+    Example:  authwright openapi --output openapi.json
+    """
+    from authwright.app import DESCRIPTION, create_app
+    from authwright.web.docs import openapi_document
+
+    application = create_app(Settings.dev(database_url="sqlite://"))
+    text = json.dumps(openapi_document(application, description=DESCRIPTION), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+__all__ = ["EXIT_SETTINGS", "app", "worker"]

@@ -1,0 +1,389 @@
+"""Settings: one frozen value, read once, with every problem named at once.
+
+A setting is read from `AUTHWRIGHT_<NAME>`, from its conventional name if it has one (`SECRET_KEY`, `DATABASE_URL`,
+`PORT`, `WEB_CONCURRENCY`, `FORWARDED_ALLOW_IPS`), from either with `_FILE` appended (a file that holds the value), or
+from the same names in `.env`; the environment beats `.env`. There is no module-level settings object: two apps with
+different settings run in one process.
+"""
+
+import ipaddress
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final, Literal, cast, get_args
+from urllib.parse import urlsplit
+
+Mode = Literal["dev", "serve"]
+SigningAlgorithm = Literal["ES256", "RS256", "PS256", "EdDSA", "HS256"]
+
+MAX_ACCESS_TOKEN_SECONDS: Final = 3600
+"""No access token lives longer, whatever is configured; revocations are kept for as long."""
+MIN_PASSWORD_LENGTH: Final = 8
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. *problems* has one sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(f"- {problem}" for problem in problems))
+        self.problems = tuple(problems)
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(value.replace(",", " ").split())
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if re.fullmatch(r"\d{1,12}", value) is None or not low <= int(value) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def _switch(value: str) -> bool:
+    return _choice("on", "off")(value) == "on"
+
+
+def _setting(default: Any, read: Callable[[str], Any], about: str, *names: str, secret: bool = False) -> Any:
+    return field(
+        default=default, repr=not secret, metadata={"read": read, "about": about, "names": names, "secret": secret}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be configured. Make one with `load_settings`, or directly and call `check_settings`."""
+
+    mode: Mode = "serve"
+    issuer: str = _setting(
+        "", _text, "Public base URL of this server: the `iss` of every token. https, no trailing slash."
+    )
+    host: str = _setting("127.0.0.1", _text, "Address to listen on.")
+    port: int = _setting(8000, _number(1, 65535), "Port to listen on.", "PORT")
+    workers: int = _setting(1, _number(1, 256), "Worker processes.", "WEB_CONCURRENCY")
+    hosts: tuple[str, ...] = _setting((), _words, "Host names this server answers for. Default: the issuer's.")
+    forwarded_allow_ips: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "Addresses or networks of the proxies whose X-Forwarded-For and -Proto are believed.",
+        "FORWARDED_ALLOW_IPS",
+    )
+    database_url: str = _setting(
+        "", _text, "Where to store: `sqlite:///relative.db`, `sqlite:////absolute.db`.", "DATABASE_URL"
+    )
+    data: str = _setting(
+        "", _text, "Folder for what belongs to this machine. Default: authwright-data (dev: .authwright)."
+    )
+    secret_key: str = _setting(
+        "",
+        _text,
+        "32 random bytes or more; every other key is encrypted under it. `authwright init` makes one.",
+        "SECRET_KEY",
+        secret=True,
+    )
+    secret_key_previous: str = _setting(
+        "",
+        _text,
+        "The secret before this one: still decrypts, until `authwright keys rewrap`.",
+        "SECRET_KEY_PREVIOUS",
+        secret=True,
+    )
+    registration: Literal["open", "admin"] = _setting(
+        "admin", _choice("open", "admin"), "Who creates accounts: anybody (open), or an administrator."
+    )
+    docs: bool = _setting(False, _switch, "Whether /docs and /openapi.json are served: on or off.")
+    profile: Literal["default", "oauth21"] = _setting(
+        "default", _choice("default", "oauth21"), "oauth21 switches the password form off."
+    )
+    audiences: tuple[str, ...] = _setting((), _words, "URLs of the APIs that tokens can be asked for with `resource`.")
+    signing_alg: SigningAlgorithm = _setting(
+        "ES256", _choice(*get_args(SigningAlgorithm)), "Algorithm of new signing keys. HS256 is for closed systems."
+    )
+    access_token_seconds: int = _setting(300, _number(10, MAX_ACCESS_TOKEN_SECONDS), "Lifetime of an access token.")
+    session_idle_seconds: int = _setting(
+        14 * 86400, _number(60, 400 * 86400), "A session ends when it was not refreshed for so long."
+    )
+    session_seconds: int = _setting(90 * 86400, _number(60, 400 * 86400), "A session ends after so long in any case.")
+    refresh_grace_seconds: int = _setting(
+        10, _number(0, 60), "How long a refresh token that was just spent gets the same successor again."
+    )
+    leeway_seconds: int = _setting(5, _number(0, 120), "Difference between clocks that is tolerated in tokens.")
+    password_min_length: int = _setting(
+        15, _number(MIN_PASSWORD_LENGTH, 256), "Characters of a new password, at least (dev: 6)."
+    )
+    argon2_memory_kib: int = _setting(19_456, _number(8, 1_048_576), "Memory of a password hash in KiB.")
+    argon2_passes: int = _setting(2, _number(1, 64), "Passes of a password hash.")
+    argon2_lanes: int = _setting(1, _number(1, 16), "Lanes of a password hash.")
+    hash_threads: int = _setting(
+        0, _number(0, 64), "Threads that hash passwords in each worker. 0: cores divided by workers."
+    )
+    hash_queue: int = _setting(64, _number(4, 1024), "Logins that may wait for a hash; more get 503.")
+    log_level: str = _setting(
+        "info", _choice("debug", "info", "warning", "error"), "Least severe log line that is written."
+    )
+    shutdown_seconds: int = _setting(20, _number(1, 600), "How long requests may finish after SIGTERM.")
+
+    @classmethod
+    def dev(cls, **values: Any) -> "Settings":
+        """Settings for development: open registration, docs and short passwords, unless *values* say otherwise."""
+        return cls(**{"mode": "dev", "registration": "open", "docs": True, "password_min_length": 6, **values})
+
+    @property
+    def is_dev(self) -> bool:
+        return self.mode == "dev"
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data or (".authwright" if self.is_dev else "authwright-data"))
+
+    @property
+    def database_path(self) -> Path | None:
+        """The SQLite file, or None for a database in memory. Raises ValueError if the URL is not SQLite's."""
+        if not self.database_url:
+            return self.data_path / "authwright.db"
+        rest = self.database_url.removeprefix("sqlite://")
+        if rest == self.database_url or (rest and not rest.startswith("/")):
+            raise ValueError("must be a sqlite:/// URL")
+        name = rest[1:]
+        return None if name in ("", ":memory:") else Path(name)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Values of the `Host` header that are answered, lower case."""
+        if self.is_dev:
+            return frozenset(f"{name}:{self.port}" for name in ("localhost", "127.0.0.1", "[::1]"))
+        return frozenset(host.lower() for host in self.hosts) | {urlsplit(self.issuer).netloc.lower()}
+
+
+SETTINGS: Final = tuple(each for each in fields(Settings) if "read" in each.metadata)
+
+
+def setting_names(name: str) -> tuple[str, ...]:
+    """The environment variables that set *name*, the prefixed one first."""
+    metadata = next(each.metadata for each in SETTINGS if each.name == name)
+    return (f"AUTHWRIGHT_{name.upper()}", *metadata["names"])
+
+
+def load_settings(
+    mode: Mode, *, environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env"), **overrides: Any
+) -> Settings:
+    """The settings for *mode* from the environment and `.env`, *overrides* first. Raises SettingsError."""
+    values = dict(_read_dotenv(dotenv)) | dict(os.environ if environ is None else environ)
+    problems: list[str] = []
+    chosen: dict[str, Any] = {}
+    known: set[str] = {"AUTHWRIGHT_MODE"}
+    for setting in SETTINGS:
+        names = setting_names(setting.name)
+        known |= {*names, *(f"{name}_FILE" for name in names)}
+        found = _find(values, names, problems)
+        if found is None:
+            continue
+        name, text = found
+        try:
+            chosen[setting.name] = setting.metadata["read"](text)
+        except ValueError as error:
+            problems.append(f"{name} {error}.")
+    problems += [
+        f"{name} is not a setting. Is it misspelt?"
+        for name in sorted(values)
+        if name.startswith("AUTHWRIGHT_") and name not in known
+    ]
+    if "MONGO_URI" in values:
+        both = any(values.get(name) for name in setting_names("database_url"))
+        problems.append(
+            "DATABASE_URL and MONGO_URI are both set; keep one."
+            if both
+            else "MONGO_URI is set, but this version stores in SQLite only; use DATABASE_URL=sqlite:///..."
+        )
+    chosen |= {name: value for name, value in overrides.items() if value is not None}
+    settings = _with_issuer(Settings.dev(**chosen) if mode == "dev" else Settings(**chosen))
+    problems += settings_problems(settings)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def check_settings(settings: Settings) -> Settings:
+    """*settings* with the issuer filled in if it can be. Raises SettingsError, naming every problem."""
+    settings = _with_issuer(settings)
+    if problems := settings_problems(settings):
+        raise SettingsError(problems)
+    return settings
+
+
+def _with_issuer(settings: Settings) -> Settings:
+    if settings.issuer or not settings.loopback:
+        return settings
+    return replace(settings, issuer=f"http://127.0.0.1:{settings.port}")
+
+
+def settings_problems(settings: Settings) -> list[str]:
+    """Everything that forbids a start with *settings*, a sentence each."""
+    problems = _issuer_problems(settings) + _database_problems(settings)
+    for audience in settings.audiences:
+        parts = urlsplit(audience)
+        if not parts.scheme or not parts.netloc or parts.fragment:
+            problems.append("AUTHWRIGHT_AUDIENCES must hold absolute URLs without a fragment.")
+            break
+    if settings.session_idle_seconds > settings.session_seconds:
+        problems.append("AUTHWRIGHT_SESSION_IDLE_SECONDS must not exceed AUTHWRIGHT_SESSION_SECONDS.")
+    if settings.access_token_seconds >= settings.session_seconds:
+        problems.append("AUTHWRIGHT_ACCESS_TOKEN_SECONDS must be less than AUTHWRIGHT_SESSION_SECONDS.")
+    for proxy in settings.forwarded_allow_ips:
+        try:
+            if ipaddress.ip_network(proxy).num_addresses > 2**120 or proxy in ("0.0.0.0/0", "::/0"):
+                raise ValueError
+        except ValueError:
+            problems.append("FORWARDED_ALLOW_IPS must name the proxies' addresses or networks, not everybody ('*').")
+            break
+    if settings.is_dev:
+        if not settings.loopback:
+            problems.append("AUTHWRIGHT_HOST must be a loopback address in dev; use `authwright serve` for others.")
+        if settings.forwarded_allow_ips:
+            problems.append("FORWARDED_ALLOW_IPS cannot be used in dev, which takes no forwarded requests.")
+        if settings.workers != 1:
+            problems.append("WEB_CONCURRENCY must be 1 in dev.")
+        return problems
+    return problems + _serve_problems(settings)
+
+
+def _issuer_problems(settings: Settings) -> list[str]:
+    if not settings.issuer:
+        return ["AUTHWRIGHT_ISSUER is required: the https URL under which this server is reached."]
+    parts = urlsplit(settings.issuer)
+    if (
+        not parts.netloc
+        or parts.query
+        or parts.fragment
+        or parts.username
+        or settings.issuer.endswith("/")
+        or not settings.issuer.isascii()
+    ):
+        return ["AUTHWRIGHT_ISSUER must be an ASCII URL without query, fragment, user or trailing slash."]
+    if parts.scheme == "https" or (parts.scheme == "http" and settings.loopback and is_loopback(parts.hostname or "")):
+        return []
+    return ["AUTHWRIGHT_ISSUER must be https (http only on a loopback address)."]
+
+
+def _database_problems(settings: Settings) -> list[str]:
+    try:
+        path = settings.database_path
+    except ValueError:
+        return ["DATABASE_URL must be a sqlite:/// URL in this version."]
+    if path is None and not settings.is_dev and settings.workers > 1:
+        return ["DATABASE_URL names a database in memory, which several workers cannot share."]
+    if path is not None and path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        return [f"The database {path} can be read by others; run: chmod 600 {path}"]
+    return []
+
+
+def _serve_problems(settings: Settings) -> list[str]:
+    problems: list[str] = []
+    if not settings.secret_key:
+        problems.append("SECRET_KEY is required; `authwright init` writes one to .env.")
+    for name, value in (("SECRET_KEY", settings.secret_key), ("SECRET_KEY_PREVIOUS", settings.secret_key_previous)):
+        if value and (problem := secret_key_problem(value)):
+            problems.append(f"{name} {problem}; `authwright init` writes a good one to .env.")
+    if settings.argon2_memory_kib < _OWASP_ARGON2.get(settings.argon2_passes, 7168):
+        problems.append("AUTHWRIGHT_ARGON2_MEMORY_KIB and _PASSES are below what OWASP recommends (19456 and 2).")
+    if "*" in settings.hosts:
+        problems.append("AUTHWRIGHT_HOSTS must name hosts; '*' would answer for everybody.")
+    return problems
+
+
+# Least memory in KiB for a number of passes: OWASP Password Storage Cheat Sheet.
+_OWASP_ARGON2: Final = {1: 47_104, 2: 19_456, 3: 12_288, 4: 9_216}
+
+# Secrets that stand in tutorials and templates, so everybody has them.
+_KNOWN_SECRETS: Final = frozenset(
+    {
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    }
+)
+_PLACEHOLDER: Final = re.compile(
+    r"change.?me|change.?this|your.?secret|secret.?key|example|placeholder|password|insecure"
+)
+
+
+def secret_key_problem(text: str) -> str | None:
+    """Why *text* cannot be `SECRET_KEY`, or None. It must hold 32 random bytes: 64 hex digits or 43 of base64."""
+    lowered = text.lower()
+    if lowered in _KNOWN_SECRETS or _PLACEHOLDER.search(lowered):
+        return "is a known example"
+    is_hex = re.fullmatch(r"[0-9a-fA-F]+", text) is not None
+    if len(text) < (64 if is_hex else 43):
+        return "is shorter than 32 random bytes (43 characters of base64, 64 of hex)"
+    if len(set(text)) < 10:
+        return "is not random"
+    return None
+
+
+def new_secret_key() -> str:
+    """32 random bytes as 43 characters of base64url."""
+    return secrets.token_urlsafe(32)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* (a name or an address) is this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _find(values: Mapping[str, str], names: tuple[str, ...], problems: list[str]) -> tuple[str, str] | None:
+    given = [name for each in names for name in (each, f"{each}_FILE") if values.get(name)]
+    if not given:
+        return None
+    if len({values[name] for name in given}) > 1 or len({name.endswith("_FILE") for name in given}) > 1:
+        problems.append(f"{' and '.join(given)} are both set; keep one.")
+    name = given[0]
+    if not name.endswith("_FILE"):
+        return name, values[name]
+    try:
+        return name, Path(values[name]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        problems.append(f"{name} names a file that cannot be read.")
+        return None
+
+
+def _read_dotenv(path: Path | None) -> Mapping[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+
+
+def as_mode(text: str) -> Mode:
+    """*text* as a mode. Raises SettingsError."""
+    if text not in get_args(Mode):
+        raise SettingsError([f"AUTHWRIGHT_MODE must be one of {', '.join(get_args(Mode))}."])
+    return cast("Mode", text)

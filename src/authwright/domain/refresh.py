@@ -1,0 +1,173 @@
+"""Refresh tokens: their format and the rule.  RFC 6749 section 6, RFC 9700 section 4.14.
+
+A token is `awr_` and the base64url of
+
+    version 1 | key id 4 | session id 16 | generation 8 | secret 32 | HMAC 32        (93 bytes, 124 characters)
+
+The HMAC covers purpose, issuer, store epoch and everything before it, so a forged token is refused without a look at
+the database. The first secret of a session is random; each next one is an HMAC of its predecessor, so that the same
+predecessor always yields the same successor: a client whose answer got lost may ask again and nothing branches. What
+is stored is a digest: neither the database nor the key alone can make a token.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+from authwright.domain.errors import InvalidGrant
+from authwright.domain.instant import Instant, after
+from authwright.domain.secrets import ClientId, Digest, SessionId, derive, digest
+from authwright.domain.session import Session
+
+PREFIX: Final = "awr_"
+FIRST_GENERATION: Final = 1
+
+_FORM = re.compile(r"awr_([A-Za-z0-9_-]{124})")
+_VERSION: Final = 1
+_SIGNED: Final = 61  # bytes in front of the HMAC
+
+
+class RefreshToken:
+    """A token whose HMAC was checked, or one just made. Never shown by `repr`."""
+
+    __slots__ = ("generation", "key_id", "secret", "session_id")
+
+    def __init__(self, *, key_id: bytes, session_id: SessionId, generation: int, secret: bytes) -> None:
+        self.key_id = key_id
+        self.session_id = session_id
+        self.generation = generation
+        self.secret = secret
+
+    def __repr__(self) -> str:
+        return f"RefreshToken(session_id={self.session_id!r}, generation={self.generation})"
+
+    @property
+    def digest(self) -> Digest:
+        """What the store keeps of the secret."""
+        return digest(self.secret)
+
+
+class RefreshTokens:
+    """Makes and reads the refresh tokens of one issuer and one store epoch.
+
+    *keys* maps key ids of 4 bytes to secrets; *current* names the one new sessions begin with. A session keeps its
+    key, so a new one changes nothing for those that exist.
+    """
+
+    __slots__ = ("_binding", "_current", "_keys")
+
+    def __init__(self, keys: Mapping[bytes, bytes], *, current: bytes, issuer: str, store_epoch: str) -> None:
+        self._keys = {
+            key_id: (derive(secret, "refresh token mac"), derive(secret, "refresh token successor"))
+            for key_id, secret in keys.items()
+        }
+        self._current = current
+        self._binding = hashlib.sha256(f"refresh\0{issuer}\0{store_epoch}".encode()).digest()
+
+    def first(self, session_id: SessionId) -> RefreshToken:
+        """The first token of a new session."""
+        return RefreshToken(
+            key_id=self._current,
+            session_id=session_id,
+            generation=FIRST_GENERATION,
+            secret=secrets.token_bytes(32),
+        )
+
+    def successor(self, token: RefreshToken) -> RefreshToken:
+        """The one token that may follow *token*; always the same."""
+        _, key = self._keys[token.key_id]
+        seed = token.session_id.encode("ascii") + token.generation.to_bytes(8, "big") + token.secret
+        return RefreshToken(
+            key_id=token.key_id,
+            session_id=token.session_id,
+            generation=token.generation + 1,
+            secret=hmac.digest(key, seed, "sha256"),
+        )
+
+    def encode(self, token: RefreshToken) -> str:
+        """*token* as clients hold it."""
+        body = b"".join(
+            (
+                bytes((_VERSION,)),
+                token.key_id,
+                base64.urlsafe_b64decode(token.session_id + "=="),
+                token.generation.to_bytes(8, "big"),
+                token.secret,
+            )
+        )
+        return PREFIX + base64.urlsafe_b64encode(body + self._mac(token.key_id, body)).decode("ascii")
+
+    def decode(self, text: str) -> RefreshToken:
+        """The token that *text* encodes. Raises InvalidGrant for anything this issuer and store did not make."""
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise InvalidGrant(detail="refresh token is malformed")
+        # 124 characters are exactly 93 bytes: every character counts, there is no second spelling.
+        raw = base64.urlsafe_b64decode(match[1])
+        body, mac = raw[:_SIGNED], raw[_SIGNED:]
+        key_id = body[1:5]
+        if body[0] != _VERSION or key_id not in self._keys:
+            raise InvalidGrant(detail="refresh token of an unknown version or key")
+        if not hmac.compare_digest(self._mac(key_id, body), mac):
+            raise InvalidGrant(detail="refresh token is forged, or of another issuer or store epoch")
+        session_id = SessionId(base64.urlsafe_b64encode(body[5:21]).rstrip(b"=").decode("ascii"))
+        generation = int.from_bytes(body[21:29], "big")
+        return RefreshToken(key_id=key_id, session_id=session_id, generation=generation, secret=body[29:])
+
+    def _mac(self, key_id: bytes, body: bytes) -> bytes:
+        return hmac.digest(self._keys[key_id][0], self._binding + body, "sha256")
+
+
+class Verdict(Enum):
+    """What presenting a refresh token means, when the guarded update did not take it."""
+
+    REPLAY = "replay"
+    """The predecessor once more, within the grace period: the same successor again, nothing written."""
+    REUSE = "reuse"
+    """An older generation: somebody holds a token that was already spent. Ends the session."""
+    ROLLBACK = "rollback"
+    """Ahead of the store: the store went back in time, nobody stole anything. Refused and reported."""
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    WRONG_CLIENT = "wrong_client"
+    """Refused without ending anything: a stranger must not be able to log somebody out."""
+    UNKNOWN = "unknown"
+    RACED = "raced"
+    """The token is current after all: another request moved the session meanwhile. Try once more."""
+
+
+def judge(
+    session: Session | None,
+    presented: RefreshToken,
+    successor: RefreshToken,
+    *,
+    client: ClientId | None,
+    now: Instant,
+    grace: float,
+) -> Verdict:
+    """What *presented* means for *session* as it is stored, given that no update took it.
+
+    *client* is the authenticated client, or None at endpoints that serve first-party and client-key sessions without
+    one. *grace* is in seconds, counted from the rotation and never extended.
+    """
+    if session is None:
+        return Verdict.UNKNOWN
+    if client is not None and session.client_id != client:
+        return Verdict.WRONG_CLIENT
+    if session.revoked_at is not None:
+        return Verdict.REVOKED
+    if presented.generation > session.generation:
+        return Verdict.ROLLBACK
+    if now >= session.idle_expires_at or now >= session.expires_at:
+        return Verdict.EXPIRED
+    if presented.generation == session.generation:
+        return Verdict.RACED if presented.digest == session.secret_digest else Verdict.UNKNOWN
+    is_predecessor = presented.generation + 1 == session.generation and successor.digest == session.secret_digest
+    if is_predecessor and now < after(session.rotated_at, grace):
+        return Verdict.REPLAY
+    return Verdict.REUSE

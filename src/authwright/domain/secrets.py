@@ -1,0 +1,82 @@
+"""Ids, client keys and digests; what is derived from `SECRET_KEY`, and comparison in constant time."""
+
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+from typing import Final, NewType
+
+UserId = NewType("UserId", str)
+ClientId = NewType("ClientId", str)
+SessionId = NewType("SessionId", str)
+Subject = NewType("Subject", str)
+"""A `UserId` or a `ClientId`: what `sub` holds."""
+Digest = NewType("Digest", bytes)
+"""SHA-256 of a high-entropy secret: 32 bytes, safe to store."""
+
+USER_PREFIX: Final = "usr_"
+CLIENT_PREFIX: Final = "cli_"
+CLIENT_KEY_PREFIX: Final = "awk_"
+
+_CLIENT_KEY = re.compile(r"awk_([A-Za-z0-9_-]{43})([0-9a-f]{8})")
+_SUBJECT = re.compile(r"(?:usr|cli)_[A-Za-z0-9_-]{22}")
+
+
+def new_user_id() -> UserId:
+    """128 random bits, never reused."""
+    return UserId(USER_PREFIX + secrets.token_urlsafe(16))
+
+
+def new_client_id() -> ClientId:
+    """128 random bits, in a name space of its own: no client is ever taken for a user."""
+    return ClientId(CLIENT_PREFIX + secrets.token_urlsafe(16))
+
+
+def new_session_id() -> SessionId:
+    """128 random bits as 22 characters of base64url."""
+    return SessionId(secrets.token_urlsafe(16))
+
+
+def is_subject(text: str) -> bool:
+    """Whether *text* has the form of a `sub`. A user name cannot (an underscore is allowed, but ids are reserved)."""
+    return _SUBJECT.fullmatch(text) is not None
+
+
+def digest(secret: bytes) -> Digest:
+    """What is stored of a secret with at least 128 random bits; a password needs `domain.passwords` instead."""
+    return Digest(hashlib.sha256(secret).digest())
+
+
+def new_client_key() -> str:
+    """256 random bits as `awk_` + 43 characters + 8 of a CRC-32, by which scanners tell a real key from noise."""
+    body = secrets.token_urlsafe(32)
+    return f"{CLIENT_KEY_PREFIX}{body}{_checksum(body)}"
+
+
+def client_key_digest(key: str) -> Digest | None:
+    """The stored form of *key*, or None if it is not a client key at all (wrong form or checksum)."""
+    match = _CLIENT_KEY.fullmatch(key)
+    if match is None or _checksum(match[1]) != match[2]:
+        return None
+    return digest(key.encode("ascii"))
+
+
+def client_key_hint(key: str) -> str:
+    """The first characters, by which a person recognises a key in a list."""
+    return key[: len(CLIENT_KEY_PREFIX) + 6]
+
+
+def _checksum(body: str) -> str:
+    return f"{binascii.crc32(body.encode('ascii')):08x}"
+
+
+def derive(secret: bytes, purpose: str) -> bytes:
+    """32 bytes for one *purpose* from *secret* by HKDF-SHA256 without salt (RFC 5869): one key, one use."""
+    extracted = hmac.digest(bytes(32), secret, "sha256")
+    return hmac.digest(extracted, purpose.encode("utf-8") + b"\x01", "sha256")
+
+
+def same(one: bytes, other: bytes) -> bool:
+    """Equality in constant time."""
+    return hmac.compare_digest(one, other)

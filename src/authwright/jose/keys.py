@@ -1,0 +1,347 @@
+"""Keys, each bound to exactly one algorithm (RFC 7517, 7518, 7638, 8037; RFC 8725 section 3.1).
+
+A key is an object of a class that can do one thing, never a string whose kind is guessed: a public key cannot become
+an HMAC secret, whatever the header of a token says.
+"""
+
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Protocol, cast, get_args
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from joserfc.errors import JoseError as JoserfcError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from authwright.jose.encoding import parse_json_object
+from authwright.jose.errors import InvalidKey, InvalidToken, SignatureRefused
+
+Algorithm = Literal["ES256", "RS256", "PS256", "EdDSA", "HS256"]
+ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
+ASYMMETRIC_ALGORITHMS: Final[frozenset[str]] = frozenset({"ES256", "RS256", "PS256", "EdDSA"})
+
+# RFC 9864 gives EdDSA over Ed25519 the fully specified name `Ed25519`; both mean this one algorithm.
+_HEADER_NAMES: Final[Mapping[str, frozenset[str]]] = {
+    "ES256": frozenset({"ES256"}),
+    "RS256": frozenset({"RS256"}),
+    "PS256": frozenset({"PS256"}),
+    "EdDSA": frozenset({"EdDSA", "Ed25519"}),
+    "HS256": frozenset({"HS256"}),
+}
+
+MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 8192
+MAX_JWKS_BYTES: Final = 256 * 1024
+MAX_JWKS_KEYS: Final = 64
+MAX_KID_LENGTH: Final = 256
+
+_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_SHA256 = hashes.SHA256()
+_ECDSA = ec.ECDSA(_SHA256)
+_PKCS1 = padding.PKCS1v15()
+_PSS = padding.PSS(mgf=padding.MGF1(_SHA256), salt_length=32)
+
+PublicMaterial = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+PrivateMaterial = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+
+class VerifyingKey(Protocol):
+    """What an envelope is verified with."""
+
+    @property
+    def kid(self) -> str: ...
+
+    @property
+    def alg(self) -> Algorithm: ...
+
+    def accepts(self, header_alg: str) -> bool:
+        """Whether a header's `alg` names this key's one algorithm."""
+
+    def verify(self, signing_input: bytes, signature: bytes) -> None:
+        """Return if *signature* is this key's over *signing_input*; raise SignatureRefused otherwise."""
+
+
+class PublicKey:
+    """An asymmetric public key for one algorithm. Raises InvalidKey if key and algorithm do not belong together."""
+
+    __slots__ = ("_key", "alg", "kid")
+
+    def __init__(self, key: PublicMaterial, *, kid: str, alg: Algorithm) -> None:
+        _require_strength(key, alg)
+        if not kid or len(kid) > MAX_KID_LENGTH:
+            raise InvalidKey("key id is empty or too long")
+        self._key = key
+        self.kid: str = kid
+        self.alg: Algorithm = alg
+
+    def __repr__(self) -> str:
+        return f"PublicKey(kid={self.kid!r}, alg={self.alg!r})"
+
+    def accepts(self, header_alg: str) -> bool:
+        return header_alg in _HEADER_NAMES[self.alg]
+
+    def verify(self, signing_input: bytes, signature: bytes) -> None:
+        key = self._key
+        try:
+            if isinstance(key, ec.EllipticCurvePublicKey):
+                key.verify(_der_of(signature), signing_input, _ECDSA)
+            elif isinstance(key, ed25519.Ed25519PublicKey):
+                key.verify(signature, signing_input)
+            elif self.alg == "RS256":
+                key.verify(signature, signing_input, _PKCS1, _SHA256)
+            else:
+                key.verify(signature, signing_input, _PSS, _SHA256)
+        except InvalidSignature:
+            raise SignatureRefused("signature does not verify") from None
+
+    def jwk(self) -> dict[str, str]:
+        """This key as a public JWK with `kid`, `alg` and `use` (RFC 7517)."""
+        public = _wrap(self._key).as_dict(private=False)
+        return {name: str(public[name]) for name in sorted(public)} | {"kid": self.kid, "alg": self.alg, "use": "sig"}
+
+
+class SharedSecret:
+    """An HS256 secret of at least 256 bits, for closed systems (RFC 7518 section 3.2).
+
+    Raises InvalidKey for shorter ones and for anything that is key material of another kind: a PEM, SSH, DER or JWK
+    encoding, however it is wrapped in white space, comments or a byte order mark.
+    """
+
+    __slots__ = ("_secret", "alg", "kid")
+
+    def __init__(self, secret: bytes, *, kid: str) -> None:
+        if len(secret) < 32:
+            raise InvalidKey("an HS256 secret needs at least 32 bytes")
+        if _is_other_key_material(secret):
+            raise InvalidKey("this is not a shared secret but another kind of key")
+        self._secret = secret
+        self.kid: str = kid
+        self.alg: Algorithm = "HS256"
+
+    def __repr__(self) -> str:
+        return f"SharedSecret(kid={self.kid!r})"
+
+    def accepts(self, header_alg: str) -> bool:
+        return header_alg == "HS256"
+
+    def verify(self, signing_input: bytes, signature: bytes) -> None:
+        if not hmac.compare_digest(hmac.digest(self._secret, signing_input, "sha256"), signature):
+            raise SignatureRefused("signature does not verify")
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """An HMAC can be made by whoever can check it; that is why HS256 is for closed systems only."""
+        return hmac.digest(self._secret, signing_input, "sha256")
+
+
+class PrivateKey:
+    """An asymmetric key pair for one algorithm; the server signs with it."""
+
+    __slots__ = ("_key", "public")
+
+    def __init__(self, key: PrivateMaterial, *, alg: Algorithm, kid: str | None = None) -> None:
+        material = key.public_key()
+        self._key = key
+        self.public = PublicKey(material, kid=kid or thumbprint(material), alg=alg)
+
+    def __repr__(self) -> str:
+        return f"PrivateKey(kid={self.kid!r}, alg={self.alg!r})"
+
+    @property
+    def kid(self) -> str:
+        return self.public.kid
+
+    @property
+    def alg(self) -> Algorithm:
+        return self.public.alg
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """The signature in JOSE's form (RFC 7518 section 3, RFC 8037 section 3.1)."""
+        key = self._key
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            r, s = decode_dss_signature(key.sign(signing_input, _ECDSA))
+            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        if isinstance(key, ed25519.Ed25519PrivateKey):
+            return key.sign(signing_input)
+        return key.sign(signing_input, _PKCS1 if self.alg == "RS256" else _PSS, _SHA256)
+
+    def private_bytes(self) -> bytes:
+        """PKCS #8, DER, not encrypted: to be wrapped before it leaves the process."""
+        return self._key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    @classmethod
+    def from_private_bytes(cls, data: bytes, *, alg: Algorithm, kid: str) -> "PrivateKey":
+        """The key that `private_bytes` wrote. Raises InvalidKey."""
+        try:
+            key = serialization.load_der_private_key(data, password=None)
+        except (ValueError, TypeError):
+            raise InvalidKey("not a private key") from None
+        return cls(cast("PrivateMaterial", key), alg=alg, kid=kid)
+
+    @classmethod
+    def generate(cls, alg: Algorithm) -> "PrivateKey":
+        """A new key pair; its `kid` is the RFC 7638 thumbprint. RSA keys have 3072 bits."""
+        if alg == "ES256":
+            return cls(ec.generate_private_key(ec.SECP256R1()), alg=alg)
+        if alg == "EdDSA":
+            return cls(ed25519.Ed25519PrivateKey.generate(), alg=alg)
+        if alg in ("RS256", "PS256"):
+            return cls(rsa.generate_private_key(public_exponent=65537, key_size=3072), alg=alg)
+        raise InvalidKey("HS256 has no key pair")
+
+
+def thumbprint(key: PublicMaterial) -> str:
+    """The SHA-256 thumbprint of a public key (RFC 7638)."""
+    return _wrap(key).thumbprint()
+
+
+def public_key_from_jwk(jwk: Mapping[str, Any]) -> PublicKey:
+    """One public JWK as a key. Raises InvalidKey for a private or symmetric one, or one not meant for signatures.
+
+    The algorithm is the JWK's own `alg`; where that is absent it follows from the kind of key (RSA: RS256), never
+    from a token's header.
+    """
+    if any(member in jwk for member in ("d", "k", "p", "q")):
+        raise InvalidKey("private or symmetric key in a public set")
+    if jwk.get("use", "sig") != "sig":
+        raise InvalidKey("key is not for signatures")
+    operations = jwk.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise InvalidKey("key is not for verifying")
+    kid = jwk.get("kid")
+    if not isinstance(kid, str):
+        raise InvalidKey("key without a key id")
+    by_kind = {("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA", ("RSA", None): "RS256"}
+    kind = (jwk.get("kty"), jwk.get("crv"))
+    if not all(isinstance(part, str | None) for part in kind) or kind not in by_kind:
+        raise InvalidKey("kind of key not supported")
+    alg = jwk.get("alg", by_kind[kind])
+    if alg == "Ed25519":
+        alg = "EdDSA"
+    if alg not in ASYMMETRIC_ALGORITHMS:
+        raise InvalidKey("algorithm not supported")
+    loader: Any = {"EC": ECKey, "OKP": OKPKey, "RSA": RSAKey}[kind[0]]
+    members = {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y", "n", "e")}
+    try:
+        material = loader.import_key(members).public_key
+    except (ValueError, TypeError, KeyError, JoserfcError):
+        raise InvalidKey("not a valid public key") from None
+    return PublicKey(cast("PublicMaterial", material), kid=kid, alg=alg)
+
+
+def public_keys_from_jwks(document: bytes) -> dict[str, PublicKey]:
+    """The keys of a JWK set (RFC 7517 section 5) by key id.
+
+    Keys of an unknown kind or for another use are left out, as the RFC asks. The whole set is refused (InvalidKey)
+    if it is malformed, too large, holds a private or symmetric key, or the same key id twice.
+    """
+    if len(document) > MAX_JWKS_BYTES:
+        raise InvalidKey("key set too large")
+    try:
+        jwks = parse_json_object(document).get("keys")
+    except InvalidToken:
+        raise InvalidKey("key set is not strict JSON") from None
+    if not isinstance(jwks, list) or len(jwks) > MAX_JWKS_KEYS or not all(isinstance(jwk, dict) for jwk in jwks):
+        raise InvalidKey("not a key set")
+    keys: dict[str, PublicKey] = {}
+    for jwk in jwks:
+        if jwk.get("kty") == "oct" or any(member in jwk for member in ("d", "k", "p", "q")):
+            raise InvalidKey("private or symmetric key in a public set")
+        try:
+            key = public_key_from_jwk(jwk)
+        except InvalidKey:
+            continue
+        if key.kid in keys:
+            raise InvalidKey("key id stands twice in the set")
+        keys[key.kid] = key
+    return keys
+
+
+def public_key_from_pem(data: bytes, *, alg: Algorithm, kid: str | None = None) -> PublicKey:
+    """A public key in PEM (SubjectPublicKeyInfo). Raises InvalidKey; a private key is refused, not reduced."""
+    try:
+        key = cast("PublicMaterial", serialization.load_pem_public_key(data))
+    except (ValueError, TypeError):
+        raise InvalidKey("not a public key in PEM") from None
+    return PublicKey(key, kid=kid or thumbprint(key), alg=alg)
+
+
+def _wrap(key: PublicMaterial) -> ECKey | RSAKey | OKPKey:
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return ECKey(key, key)
+    if isinstance(key, rsa.RSAPublicKey):
+        return RSAKey(key, key)
+    return OKPKey(key, key)
+
+
+def _der_of(signature: bytes) -> bytes:
+    # ECDSA signatures in JOSE are r || s of the curve's size (RFC 7518 section 3.4); both must be in 1..n-1.
+    if len(signature) != 64:
+        raise SignatureRefused("signature has the wrong length")
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    if not (0 < r < _P256_ORDER and 0 < s < _P256_ORDER):
+        raise SignatureRefused("signature out of range")
+    return encode_dss_signature(r, s)
+
+
+def _require_strength(key: PublicMaterial, alg: Algorithm) -> None:
+    if alg == "ES256":
+        fits = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
+    elif alg == "EdDSA":
+        fits = isinstance(key, ed25519.Ed25519PublicKey)
+    else:
+        fits = alg in ("RS256", "PS256") and isinstance(key, rsa.RSAPublicKey)
+    if not fits:
+        raise InvalidKey("key and algorithm do not belong together")
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
+        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+            raise InvalidKey("RSA keys need 2048 to 8192 bits")
+        if numbers.e < 3 or numbers.e % 2 == 0:
+            raise InvalidKey("RSA exponent is too small or even")
+        if _has_roca_fingerprint(numbers.n):
+            raise InvalidKey("RSA key made by a broken generator (CVE-2017-15361)")
+
+
+def _has_roca_fingerprint(modulus: int) -> bool:
+    # Moduli of the broken generator are powers of 65537 modulo every small prime; random ones are not.
+    for prime in (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157):
+        power, residue = 1, modulus % prime
+        for _ in range(prime):
+            if power == residue:
+                break
+            power = power * 65537 % prime
+        else:
+            return False
+    return True
+
+
+_TEXT_KEY = re.compile(rb"-----BEGIN|(?m:^[\s\xef\xbb\xbf]*(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-))")
+
+
+def _is_other_key_material(secret: bytes) -> bool:
+    if _TEXT_KEY.search(secret):
+        return True
+    stripped = secret.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if stripped.startswith(b"{"):
+        try:
+            return "kty" in json.loads(stripped) or "keys" in json.loads(stripped)
+        except ValueError:
+            return False
+    if stripped.startswith(b"\x30"):
+        for load in (serialization.load_der_public_key, _load_der_private):
+            try:
+                load(stripped)
+            except (ValueError, TypeError):
+                continue
+            return True
+    return False
+
+
+def _load_der_private(data: bytes) -> object:
+    return serialization.load_der_private_key(data, password=None)

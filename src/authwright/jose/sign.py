@@ -1,0 +1,29 @@
+"""Make a compact JWS. Only the server may: the guard cannot import this module (RFC 7515 section 5.1)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from authwright.jose.encoding import b64url_encode
+from authwright.jose.keys import PrivateKey, SharedSecret
+
+
+class Signer:
+    """Signs claims with one key as one type of token. The header is encoded once."""
+
+    __slots__ = ("_head", "_key", "kid")
+
+    def __init__(self, key: PrivateKey | SharedSecret, *, typ: str) -> None:
+        header = {"alg": key.alg, "kid": key.kid, "typ": typ}
+        self._head = b64url_encode(_compact(header)).encode("ascii") + b"."
+        self._key = key
+        self.kid = key.kid
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """*claims* as a signed token."""
+        signing_input = self._head + b64url_encode(_compact(claims)).encode("ascii")
+        return f"{signing_input.decode('ascii')}.{b64url_encode(self._key.sign(signing_input))}"
+
+
+def _compact(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8")

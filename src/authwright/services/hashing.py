@@ -1,0 +1,142 @@
+"""Password hashing on its own niced threads, behind a bounded queue.
+
+A hash takes tens of milliseconds of a core and tens of megabytes; nothing else may wait for it. Places in the queue
+are given out before an account is looked up, so that a full queue tells nothing about accounts: one network holds at
+most a quarter of the places, and registrations have a share of their own.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Literal, NamedTuple, TypeVar
+
+from authwright.domain import passwords
+from authwright.domain.errors import Busy, WeakPassword
+from authwright.domain.passwords import HashProfile
+
+NICENESS: Final = 19
+_IPV6_PREFIX: Final = 64
+
+T = TypeVar("T")
+Share = Literal["login", "registration"]
+
+
+class Verification(NamedTuple):
+    """Whether the password was right, and how many seconds the hash took."""
+
+    matched: bool
+    seconds: float
+
+
+def network_of(address: str) -> str:
+    """What *address* is counted by: an IPv4 address, or the /64 of an IPv6 one. Anything else counts as one."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.ip_network((int(ip) >> _IPV6_PREFIX << _IPV6_PREFIX, _IPV6_PREFIX)))
+    return str(ip)
+
+
+class Hashing:
+    """Hashes and verifies with *profile* on *threads* threads; at most *places* requests are inside."""
+
+    def __init__(self, *, profile: HashProfile, threads: int, places: int) -> None:
+        self.profile = profile
+        self._threads = threads
+        self._places: dict[Share, int] = {"login": places, "registration": max(1, places // 4)}
+        self._taken: Counter[Share] = Counter()
+        self._by_network: Counter[tuple[Share, str]] = Counter()
+        self._executor: ThreadPoolExecutor | None = None
+        self._slowest = 0.0
+
+    async def start(self) -> None:
+        """Start the threads and make the decoy."""
+        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="authwright-hash", initializer=_be_nice)
+        await self._run(passwords.decoy, self.profile)
+
+    def stop(self) -> None:
+        """Let the threads finish what they do."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+
+    @contextlib.contextmanager
+    def place(self, address: str, share: Share = "login") -> Iterator[None]:
+        """A place in the queue for the network of *address*. Raises Busy if there is none."""
+        key = (share, network_of(address))
+        places = self._places[share]
+        if self._taken[share] >= places or self._by_network[key] >= max(1, places // 4):
+            raise Busy
+        self._taken[share] += 1
+        self._by_network[key] += 1
+        try:
+            yield
+        finally:
+            self._taken[share] -= 1
+            self._by_network[key] -= 1
+            if not self._by_network[key]:
+                del self._by_network[key]
+
+    async def hash(self, prepared: str) -> str:
+        """A new hash of a prepared password."""
+        return (await self._run(passwords.hash_password, prepared, profile=self.profile))[0]
+
+    async def hash_typed(self, password: str) -> str | None:
+        """A new hash of a password as typed; None if it has a form that cannot be set here."""
+        try:
+            return await self.hash(passwords.prepare(password))
+        except WeakPassword:
+            return None
+
+    async def verify(self, password: str, stored: str | None) -> Verification:
+        """Whether *password* is *stored*'s. None (no such account) costs a hash, too, and never matches."""
+        against = passwords.decoy(self.profile) if stored is None else stored
+        try:
+            matched, seconds = await self._run(passwords.verify_password, password, against)
+        except passwords.UnsupportedHash:
+            return Verification(False, 0.0)
+        return Verification(matched and stored is not None, seconds)
+
+    async def even_out(self, spent: float) -> None:
+        """Wait until a failure has taken as long as the slowest kind of hash present: time tells no format."""
+        if self._slowest > spent:
+            await asyncio.sleep(self._slowest - spent)
+
+    async def measure(self, formats: frozenset[str]) -> None:
+        """Learn how long the slowest of *formats* takes here. Own hashes need no levelling."""
+        foreign = formats - {self.profile.format}
+        own = (await self._run(passwords.verify_password, "", passwords.decoy(self.profile)))[1]
+        times = [own]
+        for name in foreign:
+            if (sample := passwords.sample_hash(name)) is not None:
+                times.append((await self._run(passwords.verify_password, "", sample))[1])
+        # Without foreign hashes every path costs the same already.
+        self._slowest = max(times) * 1.1 if foreign else 0.0
+
+    async def _run(self, work: Callable[..., T], *args: object, **options: object) -> tuple[T, float]:
+        if self._executor is None:
+            raise Busy(detail="hashing has stopped")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, _timed, work, args, options)
+
+
+def _timed(work: Callable[..., T], args: tuple[object, ...], options: dict[str, object]) -> tuple[T, float]:
+    begun = time.perf_counter()
+    result = work(*args, **options)
+    return result, time.perf_counter() - begun
+
+
+def _be_nice() -> None:
+    # Hashing gives way to everything else on the machine; on Linux a thread has its own niceness.
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,0 +1,172 @@
+"""Log in: check a credential, start a session.  RFC 6749 section 4.3 (first-party only), RFC 9700 section 2.
+
+Take a place in the queue, look the account up, spend one hash whatever was found, and open the session in one step
+that fails if the account changed meanwhile. Wrong name, wrong password, disabled account: one answer, one cost.
+"""
+
+from dataclasses import dataclass, replace
+
+import structlog
+
+from authwright.domain.client import FIRST_PARTY
+from authwright.domain.errors import InvalidCredentials
+from authwright.domain.instant import Instant, after
+from authwright.domain.names import normal_login
+from authwright.domain.passwords import needs_rehash
+from authwright.domain.plan import format_scope, narrow, permitted_scopes
+from authwright.domain.refresh import FIRST_GENERATION, RefreshToken
+from authwright.domain.secrets import ClientId, Subject, client_key_digest, new_session_id
+from authwright.domain.session import Session
+from authwright.domain.user import User
+from authwright.services.hashing import Hashing
+from authwright.services.keys import Keyring
+from authwright.services.revoke import Revoke
+from authwright.services.tokens import Grant, Tokens, require_known_scope
+from authwright.storage.port import Opened, Store
+
+MOST_SESSIONS = 100
+_SHOWN_AGENT = 256
+
+log = structlog.get_logger("authwright.login")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from: the client's *address* and what its software calls itself."""
+
+    address: str
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """In seconds: a session without refreshes, and in any case; how long a spent refresh token may be repeated."""
+
+    idle: int
+    absolute: int
+    grace: int
+
+
+class Login:
+    """Starts sessions. At most MOST_SESSIONS live ones a subject; the least recently used one makes room."""
+
+    def __init__(
+        self, store: Store, keyring: Keyring, tokens: Tokens, hashing: Hashing, revoke: Revoke, lifetimes: Lifetimes
+    ) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._tokens = tokens
+        self._hashing = hashing
+        self._revoke = revoke
+        self._lifetimes = lifetimes
+
+    async def with_password(
+        self, *, name: str, password: str, origin: Origin, now: Instant, scope: str | None, resource: str | None
+    ) -> Grant:
+        """Log a user in by user name or address.
+
+        Raises InvalidCredentials, Busy (before any look-up), InvalidScope, InvalidTarget (both after the password).
+        """
+        with self._hashing.place(origin.address):
+            user = await self._check_password(name, password)
+            if user is None:
+                raise InvalidCredentials
+            if needs_rehash(user.password_hash, profile=self._hashing.profile):
+                user = await self._upgrade_hash(user, password, now)
+        permitted = permitted_scopes(role=user.role, plan=user.plan, first_party=True)
+        draft = self._draft(origin, now)
+        session = replace(
+            draft[0],
+            subject=Subject(user.id),
+            client_id=FIRST_PARTY,
+            username=user.username,
+            role=user.role,
+            plan=user.plan,
+            auth_epoch=user.auth_epoch,
+            granted_scope=require_known_scope(scope, permitted),
+            audiences=self._tokens.grantable_audiences(resource),
+            methods="pwd",
+        )
+        return await self._grant(await self._store.sessions.open(session), draft[1], now)
+
+    async def with_client_key(
+        self, *, key: str, origin: Origin, now: Instant, scope: str | None, resource: str | None
+    ) -> Grant:
+        """Log a client in by its key. Raises InvalidCredentials, InvalidScope, InvalidTarget."""
+        digest = client_key_digest(key)
+        if digest is None:
+            raise InvalidCredentials(detail="not a client key")
+        draft = self._draft(origin, now)
+        if scope is None and resource is None:
+            return await self._grant(await self._store.sessions.open_with_key(digest, draft[0]), draft[1], now)
+        client = await self._store.clients.find_by_key(digest)
+        if client is None:
+            raise InvalidCredentials
+        session = replace(
+            draft[0],
+            subject=Subject(client.id),
+            client_id=client.id,
+            username=client.name,
+            plan=client.plan,
+            auth_epoch=client.auth_epoch,
+            granted_scope=format_scope(narrow(client.scope, scope)),
+            audiences=self._tokens.grantable_audiences(resource, allowed=client.audiences),
+        )
+        return await self._grant(await self._store.sessions.open(session), draft[1], now)
+
+    async def _check_password(self, name: str, password: str) -> User | None:
+        key = normal_login(name)
+        user = None
+        if key is not None:
+            user = await self._store.users.find_by_name(self._keyring.name_digest(key))
+        matched, seconds = await self._hashing.verify(password, user.password_hash if user else None)
+        if user is not None and matched and user.is_active:
+            return user
+        await self._hashing.even_out(seconds)
+        log.info("login_failed", subject=user.id if user else None)
+        return None
+
+    async def _upgrade_hash(self, user: User, password: str, now: Instant) -> User:
+        # The typed password was right, but may be one that could not be set here: then the old hash stays.
+        new = await self._hashing.hash_typed(password)
+        if new is None or not await self._store.users.upgrade_hash(user.id, old=user.password_hash, new=new, now=now):
+            return user
+        log.info("hash_upgraded", subject=user.id)
+        return replace(user, password_hash=new)
+
+    def _draft(self, origin: Origin, now: Instant) -> tuple[Session, RefreshToken]:
+        token = self._keyring.refresh_tokens.first(new_session_id())
+        expires_at = after(now, self._lifetimes.absolute)
+        session = Session(
+            id=token.session_id,
+            subject=Subject(""),
+            client_id=ClientId(""),
+            username=None,
+            role="user",
+            plan="",
+            auth_epoch=0,
+            granted_scope="",
+            audiences=(),
+            generation=FIRST_GENERATION,
+            secret_digest=token.digest,
+            created_at=now,
+            rotated_at=now,
+            used_at=now,
+            idle_expires_at=min(after(now, self._lifetimes.idle), expires_at),
+            expires_at=expires_at,
+            revoked_at=None,
+            revoked_because=None,
+            user_agent=origin.user_agent[:_SHOWN_AGENT],
+            address=origin.address,
+            methods="key",
+        )
+        return session, token
+
+    async def _grant(self, opened: Opened | None, token: RefreshToken, now: Instant) -> Grant:
+        if opened is None:
+            raise InvalidCredentials(detail="unknown, disabled, or changed during the login")
+        session = opened.session
+        if opened.others >= MOST_SESSIONS:
+            await self._revoke.end_excess(session.subject, most=MOST_SESSIONS, now=now)
+        log.info("login", subject=session.subject, session=session.id, client=session.client_id)
+        return self._tokens.issue(session, refresh_token=self._keyring.refresh_tokens.encode(token), now=now)

@@ -1,0 +1,62 @@
+"""Log out: end a session, or all of them; nothing of it is accepted from the answer on."""
+
+from collections.abc import Sequence
+
+from authwright.domain.errors import InvalidGrant, NotFound
+from authwright.domain.instant import Instant
+from authwright.domain.secrets import ClientId, SessionId, Subject, UserId
+from authwright.domain.session import Session
+from authwright.services.keys import Keyring
+from authwright.services.revoke import Revoke
+from authwright.storage.port import Store
+
+
+class Logout:
+    """Ends sessions at their owner's wish."""
+
+    def __init__(self, store: Store, keyring: Keyring, revoke: Revoke) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._revoke = revoke
+
+    async def session(self, session_id: SessionId, *, now: Instant) -> None:
+        """End one session: its access and refresh tokens."""
+        await self._revoke.end_session(session_id, because="logout", now=now)
+
+    async def by_refresh_token(self, text: str, *, everywhere: bool, now: Instant) -> None:
+        """End the session of a refresh token, which may be spent already; a repeat is no error.
+
+        *everywhere* asks for more than a stolen old token may do: then the token must be of a live session and the
+        current one or its predecessor. Raises InvalidGrant.
+        """
+        token = self._keyring.refresh_tokens.decode(text)
+        session = await self._store.sessions.find(token.session_id)
+        if session is None:
+            raise InvalidGrant(detail="logout of an unknown session")
+        if everywhere:
+            successor = self._keyring.refresh_tokens.successor(token)
+            if not session.is_live(now) or session.secret_digest not in (token.digest, successor.digest):
+                raise InvalidGrant(detail="logout everywhere needs a current refresh token")
+            await self.everywhere(session.subject, now=now)
+        else:
+            await self.session(session.id, now=now)
+
+    async def everywhere(self, subject: Subject, *, now: Instant) -> None:
+        """End every session of *subject*. The epoch is raised, so that a login under way is withdrawn, too."""
+        if subject.startswith("usr_"):
+            epoch = await self._store.users.raise_epoch(UserId(subject), now=now)
+        else:
+            epoch = await self._store.clients.raise_epoch(ClientId(subject), now=now)
+        if epoch is not None:
+            await self._revoke.end_all(subject, epoch=epoch, because="logout_everywhere", now=now)
+
+    async def live_sessions(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
+        """The subject's live sessions, most recently used first."""
+        return await self._store.sessions.list_live(subject, now=now)
+
+    async def own_session(self, subject: Subject, session_id: SessionId, *, now: Instant) -> None:
+        """End one of the subject's own sessions. Raises NotFound, the same for an unknown one and somebody else's."""
+        session = await self._store.sessions.find(session_id)
+        if session is None or session.subject != subject or not session.is_live(now):
+            raise NotFound
+        await self.session(session_id, now=now)

@@ -1,0 +1,115 @@
+"""Sign up: make an account, by its future owner or by an administrator."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from authwright.domain.errors import AlreadyRegistered, InvalidName, PlanNotSelfService, RegistrationClosed
+from authwright.domain.instant import Instant
+from authwright.domain.names import normal_address, normal_username
+from authwright.domain.passwords import PasswordPolicy, UnsupportedHash, hash_format, require_strong
+from authwright.domain.plan import DEFAULT_PLAN, PLANS, Role
+from authwright.domain.secrets import new_user_id
+from authwright.domain.user import User
+from authwright.services.hashing import Hashing
+from authwright.services.keys import Keyring
+from authwright.storage.port import NameDigest, NameTaken, Store
+
+log = structlog.get_logger("authwright.register")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRules:
+    """*is_open*: anybody may register. *any_plan*: and choose any plan (development only)."""
+
+    is_open: bool
+    any_plan: bool
+    passwords: PasswordPolicy
+
+
+class Register:
+    """Makes accounts."""
+
+    def __init__(self, store: Store, keyring: Keyring, hashing: Hashing, rules: RegistrationRules) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._hashing = hashing
+        self._rules = rules
+
+    async def sign_up(
+        self, *, username: str | None, email: str | None, password: str, plan: str | None, address: str, now: Instant
+    ) -> User:
+        """Make an account for whoever asks from *address*.
+
+        Raises RegistrationClosed, PlanNotSelfService, InvalidName, WeakPassword, Busy, AlreadyRegistered.
+        """
+        if not self._rules.is_open:
+            raise RegistrationClosed
+        if plan is not None and plan != DEFAULT_PLAN and not self._rules.any_plan:
+            raise PlanNotSelfService
+        with self._hashing.place(address, "registration"):
+            return await self.create(username=username, email=email, password=password, plan=plan, now=now)
+
+    async def create(
+        self,
+        *,
+        username: str | None,
+        email: str | None,
+        password: str,
+        plan: str | None,
+        now: Instant,
+        role: Role = "user",
+    ) -> User:
+        """Make an account with any role and plan. Raises InvalidName, WeakPassword, AlreadyRegistered."""
+        context = tuple(part for text in (username, email) if text for part in (text, text.partition("@")[0]))
+        prepared = require_strong(password, policy=self._rules.passwords, context=context)
+        names = self._names(username, email)
+        # The hash is made before the names are looked at: a taken name takes as long as a free one.
+        hashed = await self._hashing.hash(prepared)
+        return await self._add(username, email, names, hashed, plan, role, now)
+
+    async def create_with_hash(
+        self,
+        *,
+        username: str | None,
+        email: str | None,
+        password_hash: str,
+        plan: str | None,
+        now: Instant,
+        role: Role = "user",
+    ) -> User:
+        """Make an account with a hash made elsewhere. Raises UnsupportedHash, InvalidName, AlreadyRegistered."""
+        hash_format(password_hash)
+        names = self._names(username, email)
+        return await self._add(username, email, names, password_hash, plan, role, now)
+
+    def _names(self, username: str | None, email: str | None) -> list[NameDigest]:
+        keys = [normal_username(username)] if username is not None else []
+        keys += [normal_address(email)] if email is not None else []
+        if not keys:
+            raise InvalidName("An account needs a user name or an e-mail address.")
+        return [self._keyring.name_digest(key) for key in keys]
+
+    async def _add(
+        self,
+        username: str | None,
+        email: str | None,
+        names: list[NameDigest],
+        password_hash: str,
+        plan: str | None,
+        role: Role,
+        now: Instant,
+    ) -> User:
+        plan = plan or DEFAULT_PLAN
+        if plan not in PLANS:
+            raise PlanNotSelfService("There is no such plan.")
+        user = User(new_user_id(), username, email, password_hash, role, plan, "active", 1, now, now)
+        try:
+            await self._store.users.add(user, names)
+        except NameTaken:
+            raise AlreadyRegistered from None
+        log.info("registered", subject=user.id, plan=plan, role=role)
+        return user
+
+
+__all__ = ["Register", "RegistrationRules", "UnsupportedHash"]

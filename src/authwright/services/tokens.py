@@ -1,0 +1,101 @@
+"""The one place where access tokens are made (RFC 9068 section 2, RFC 8707 section 2.2)."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from authwright.domain.client import FIRST_PARTY
+from authwright.domain.errors import InvalidScope, InvalidTarget
+from authwright.domain.instant import MICROSECONDS, Instant
+from authwright.domain.plan import effective_role, format_scope, narrow, parse_scope, permitted_scopes
+from authwright.domain.session import Session
+from authwright.services.keys import Keyring
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a login or a refresh gives. *expires_in* in seconds; *scope* as the access token has it."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    refresh_token: str | None = field(repr=False)
+    scope: str
+    session: Session = field(repr=False)
+
+
+class Tokens:
+    """Mints the tokens of one issuer; each access token is for exactly one audience."""
+
+    def __init__(self, keyring: Keyring, *, issuer: str, audiences: tuple[str, ...], lifetime: int) -> None:
+        self._keyring = keyring
+        self._issuer = issuer
+        self._known = (issuer, *(audience for audience in audiences if audience != issuer))
+        self._lifetime = lifetime
+
+    @property
+    def known_audiences(self) -> tuple[str, ...]:
+        """All audiences a token can be for: the issuer first."""
+        return self._known
+
+    def grantable_audiences(self, resource: str | None, *, allowed: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """What a new session is granted: the one *resource* asked for, or all there are. Raises InvalidTarget."""
+        known = self._known if allowed is None else tuple(each for each in self._known if each in allowed)
+        if resource is None:
+            return known
+        if resource not in known:
+            raise InvalidTarget
+        return (resource,)
+
+    def scopes_of(self, session: Session) -> frozenset[str]:
+        """What *session* allows now: what it was granted, as far as role and plan still permit it."""
+        first_party = session.client_id == FIRST_PARTY
+        permitted = permitted_scopes(role=session.role, plan=session.plan, first_party=first_party)
+        if not session.granted_scope and first_party:
+            return permitted
+        return parse_scope(session.granted_scope) & permitted
+
+    def issue(
+        self,
+        session: Session,
+        *,
+        refresh_token: str | None,
+        now: Instant,
+        scope: str | None = None,
+        resource: str | None = None,
+    ) -> Grant:
+        """An access token for *session*; *scope* and *resource* may narrow it. Raises InvalidScope, InvalidTarget."""
+        if resource is not None and resource not in session.audiences:
+            raise InvalidTarget
+        audience = resource or session.audiences[0]
+        scopes = narrow(self.scopes_of(session), scope)
+        issued_at = now // MICROSECONDS
+        # An access token never outlives its session.
+        expires_at = min(issued_at + self._lifetime, max(issued_at + 1, session.expires_at // MICROSECONDS))
+        claims: dict[str, Any] = {
+            "iss": self._issuer,
+            "sub": session.subject,
+            "aud": audience,
+            "exp": expires_at,
+            "iat": issued_at,
+            "jti": secrets.token_urlsafe(16),
+            "client_id": session.client_id,
+            "sid": session.id,
+            "scope": format_scope(scopes),
+            "roles": [effective_role(role=session.role, plan=session.plan)],
+            "plan": session.plan,
+            "auth_epoch": session.auth_epoch,
+        }
+        if session.username is not None:
+            claims["preferred_username"] = session.username
+        token = self._keyring.signer(audience, now).sign(claims)
+        return Grant(token, expires_at - issued_at, refresh_token, claims["scope"], session)
+
+
+def require_known_scope(scope: str | None, permitted: frozenset[str]) -> str:
+    """The stored form of a *scope* asked for at login: empty for all there is. Raises InvalidScope."""
+    if scope is None or not scope.strip():
+        return ""
+    wanted = narrow(permitted, scope)
+    if not wanted:
+        raise InvalidScope
+    return format_scope(wanted)

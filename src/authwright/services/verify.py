@@ -1,0 +1,69 @@
+"""Judge the tokens presented to the server's own routes: the guard's verifier, fed with the server's own facts."""
+
+import structlog
+
+from authwright.domain.errors import Unauthenticated
+from authwright.domain.instant import Instant, after
+from authwright.guard.principal import Principal
+from authwright.guard.verifier import Verifier
+from authwright.jose.errors import InvalidToken, TokenExpired, UnknownKey
+from authwright.services.keys import Keyring
+from authwright.services.revoke import Revoke
+
+_RELOAD_AT_MOST_EVERY = 1.0  # seconds; a flood of unknown key ids must not become a flood of queries
+
+log = structlog.get_logger("authwright.verify")
+
+
+class ExpiredToken(Unauthenticated):
+    """All is well with the token but its time. `/logout` then takes the refresh token."""
+
+
+class Verify:
+    """Verifies access tokens whose audience is the issuer itself; tokens for other audiences are refused here."""
+
+    def __init__(self, keyring: Keyring, revoke: Revoke, *, issuer: str, leeway: int, max_lifetime: int) -> None:
+        self._keyring = keyring
+        self._revoke = revoke
+        self._verifier = Verifier(
+            {},
+            issuer=issuer,
+            audience=issuer,
+            revocations=revoke.revocations,
+            leeway=leeway,
+            max_lifetime=max_lifetime,
+        )
+        self._known: frozenset[str] = frozenset()
+        self._reload_due = Instant(0)
+
+    async def load_keys(self, now: Instant) -> None:
+        """Read keys that were added or withdrawn since, and drop those that have retired."""
+        changed = await self._keyring.load(now)
+        keys = self._keyring.verifying_keys(self._verifier.audience, now)
+        if changed or self._known != keys.keys():
+            self._verifier.use_keys(keys)
+            self._known = frozenset(keys)
+
+    async def token(self, text: str, *, now: Instant) -> Principal:
+        """Who *text* speaks for. Nothing revoked on this machine before the call is accepted.
+
+        Raises ExpiredToken, Unauthenticated; StoreUnavailable if what was revoked cannot be read.
+        """
+        if self._revoke.behind:
+            await self._revoke.catch_up()
+            await self.load_keys(now)
+        try:
+            return self._verifier.verify(text, now=now)
+        except UnknownKey:
+            if now < self._reload_due:
+                raise Unauthenticated(detail="unknown key") from None
+        except TokenExpired as error:
+            raise ExpiredToken(error.public, detail=str(error)) from None
+        except InvalidToken as error:
+            raise Unauthenticated(error.public, detail=str(error)) from None
+        self._reload_due = after(now, _RELOAD_AT_MOST_EVERY)
+        await self.load_keys(now)
+        try:
+            return self._verifier.verify(text, now=now)
+        except InvalidToken as error:
+            raise Unauthenticated(error.public, detail=str(error)) from None

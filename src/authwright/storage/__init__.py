@@ -1,0 +1,1 @@
+"""The promise (`port`) and the adapters that keep it."""

@@ -1,0 +1,5 @@
+"""The SQL adapter: statements written in SQLAlchemy Core, compiled once, run on the driver."""
+
+from authwright.storage.sql.store import SqlStore
+
+__all__ = ["SqlStore"]

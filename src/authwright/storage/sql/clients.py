@@ -1,0 +1,65 @@
+"""Clients on SQLAlchemy Core."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, insert, select, update
+
+from authwright.domain.client import Client, ClientStatus
+from authwright.domain.instant import Instant
+from authwright.domain.plan import format_scope, parse_scope
+from authwright.domain.secrets import ClientId, Digest
+from authwright.storage.sql.engine import Database, Row, compiled
+from authwright.storage.sql.tables import clients
+
+_ADD = compiled(insert(clients))
+_FIND = compiled(select(clients).where(clients.c.id == bindparam("client")))
+_FIND_BY_KEY = compiled(select(clients).where(clients.c.key_digest == bindparam("key")))
+_LIST = compiled(select(clients).order_by(clients.c.created_at, clients.c.id))
+_change = update(clients).where(clients.c.id == bindparam("client")).returning(clients.c.auth_epoch)
+_raised = {"auth_epoch": clients.c.auth_epoch + 1, "updated_at": bindparam("now")}
+_REPLACE_KEY = compiled(_change.values(key_digest=bindparam("digest"), key_hint=bindparam("hint"), **_raised))
+_SET_STATUS = compiled(_change.values(status=bindparam("new_status"), **_raised))
+_RAISE_EPOCH = compiled(_change.values(**_raised))
+
+
+class SqlClients:
+    """`storage.port.Clients`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, client: Client) -> None:
+        row = {column.name: getattr(client, column.name) for column in clients.c}
+        row["scope"], row["audiences"] = format_scope(client.scope), " ".join(client.audiences)
+        await self._database.write(_ADD, row)
+
+    async def find(self, client_id: ClientId) -> Client | None:
+        rows = await self._database.read(_FIND, {"client": client_id})
+        return _client(rows[0]) if rows else None
+
+    async def find_by_key(self, key: Digest) -> Client | None:
+        rows = await self._database.read(_FIND_BY_KEY, {"key": key})
+        return _client(rows[0]) if rows else None
+
+    async def all(self) -> Sequence[Client]:
+        return [_client(row) for row in await self._database.read(_LIST, {})]
+
+    async def replace_key(self, client_id: ClientId, *, digest: Digest, hint: str, now: Instant) -> int | None:
+        parameters = {"client": client_id, "digest": digest, "hint": hint, "now": now}
+        return _epoch(await self._database.write(_REPLACE_KEY, parameters))
+
+    async def set_status(self, client_id: ClientId, status: ClientStatus, *, now: Instant) -> int | None:
+        parameters = {"client": client_id, "new_status": status, "now": now}
+        return _epoch(await self._database.write(_SET_STATUS, parameters))
+
+    async def raise_epoch(self, client_id: ClientId, *, now: Instant) -> int | None:
+        return _epoch(await self._database.write(_RAISE_EPOCH, {"client": client_id, "now": now}))
+
+
+def _client(row: Row) -> Client:
+    ident, name, digest, hint, scope, audiences, *rest = row
+    return Client(ident, name, digest, hint, parse_scope(scope), tuple(audiences.split()), *rest)
+
+
+def _epoch(rows: list[Row]) -> int | None:
+    return int(rows[0][0]) if rows else None

@@ -1,0 +1,27 @@
+"""Facts about the store on SQLAlchemy Core."""
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.sqlite import insert
+
+from authwright.storage.sql.engine import Database, compiled
+from authwright.storage.sql.tables import facts
+
+_ESTABLISH = compiled(insert(facts).values(name=bindparam("name"), value=bindparam("value")).on_conflict_do_nothing())
+_READ = compiled(select(facts.c.value).where(facts.c.name == bindparam("name")))
+
+
+class SqlFacts:
+    """`storage.port.Facts`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def establish(self, name: str, value: str) -> str:
+        _, rows = await self._database.write_together(
+            (_ESTABLISH, {"name": name, "value": value}), (_READ, {"name": name})
+        )
+        return str(rows[0][0])
+
+    async def read(self, name: str) -> str | None:
+        rows = await self._database.read(_READ, {"name": name})
+        return rows[0][0] if rows else None

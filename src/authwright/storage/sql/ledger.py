@@ -1,0 +1,61 @@
+"""The revocation ledger on SQLAlchemy Core."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, func, insert, literal_column, or_, select
+
+from authwright.domain.instant import Instant
+from authwright.domain.revocation import Revocation
+from authwright.storage.sql.engine import Conflict, Database, Row, compiled
+from authwright.storage.sql.tables import revocations
+
+_COLUMNS = [column for column in revocations.c if column.name != "number"]
+_NEXT = func.coalesce(func.max(revocations.c.number), 0) + literal_column("1")
+_APPEND = compiled(
+    insert(revocations)
+    .from_select(
+        ["number", *(column.name for column in _COLUMNS)],
+        select(_NEXT, *(bindparam(column.name, type_=column.type) for column in _COLUMNS)).select_from(revocations),
+    )
+    .returning(revocations.c.number)
+)
+_SINCE = compiled(
+    select(revocations)
+    .where(revocations.c.number > bindparam("number"))
+    .order_by(revocations.c.number)
+    .limit(bindparam("most"))
+)
+_newest = select(func.max(revocations.c.number)).scalar_subquery()
+_SNAPSHOT = compiled(
+    select(revocations)
+    .where(or_(revocations.c.until > bindparam("now"), revocations.c.number == _newest))
+    .order_by(revocations.c.number)
+)
+
+
+class SqlLedger:
+    """`storage.port.Ledger`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, revocation: Revocation) -> int:
+        parameters = {column.name: getattr(revocation, column.name) for column in _COLUMNS}
+        while True:
+            # Another writer may take the same number first; the unique index tells, and the next one is tried.
+            try:
+                rows = await self._database.write(_APPEND, parameters)
+            except Conflict:
+                continue
+            return int(rows[0][0])
+
+    async def since(self, number: int, *, most: int = 1000) -> Sequence[Revocation]:
+        return [_revocation(row) for row in await self._database.read(_SINCE, {"number": number, "most": most})]
+
+    async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
+        return [_revocation(row) for row in await self._database.read(_SNAPSHOT, {"now": now})]
+
+
+def _revocation(row: Row) -> Revocation:
+    number, kind, target, epoch, reason, at, until = row
+    return Revocation(kind=kind, target=target, epoch=epoch, reason=reason, at=at, until=until, number=number)

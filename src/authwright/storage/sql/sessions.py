@@ -1,0 +1,224 @@
+"""Sessions on SQLAlchemy Core: every change is one guarded statement."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, bindparam, case, func, insert, literal_column, or_, select, union_all, update
+
+from authwright.domain.instant import Instant
+from authwright.domain.secrets import ClientId, Digest, SessionId, Subject
+from authwright.domain.session import EndReason, Session
+from authwright.storage.port import Opened
+from authwright.storage.sql.engine import Database, Row, Statement, compiled
+from authwright.storage.sql.tables import clients, sessions, users
+
+_COLUMNS = [column for column in sessions.c if column.name != "others"]
+_NAMES = [column.name for column in _COLUMNS]
+_AUDIENCES = _NAMES.index("audiences")
+
+_live = (
+    sessions.c.subject == bindparam("subject"),
+    sessions.c.revoked_at.is_(None),
+    sessions.c.idle_expires_at > bindparam("now"),
+)
+
+
+def _insert_for(source: Select[Any]) -> Statement:
+    return compiled(insert(sessions).from_select([*_NAMES, "others"], source).returning(*sessions.c))
+
+
+def _given(*without: str) -> dict[str, Any]:
+    return {column.name: bindparam(column.name, type_=column.type) for column in _COLUMNS if column.name not in without}
+
+
+def _others_of(subject: Any) -> Any:
+    return (
+        select(func.count())
+        .select_from(sessions)
+        .where(
+            sessions.c.subject == subject,
+            sessions.c.revoked_at.is_(None),
+            sessions.c.idle_expires_at > bindparam("created_at"),
+        )
+        .scalar_subquery()
+    )
+
+
+def _open_for(table: Any) -> Statement:
+    # The subject's row is the guard: no row with this epoch that is active, no session.
+    return _insert_for(
+        select(*_given().values(), _others_of(table.c.id))
+        .select_from(table)
+        .where(
+            table.c.id == bindparam("subject"),
+            table.c.auth_epoch == bindparam("auth_epoch"),
+            table.c.status == "active",
+        )
+    )
+
+
+_OPEN_FOR_USER = _open_for(users)
+_OPEN_FOR_CLIENT = _open_for(clients)
+
+_from_client: dict[str, Any] = {
+    "subject": clients.c.id,
+    "client_id": clients.c.id,
+    "username": clients.c.name,
+    "role": literal_column("'user'"),
+    "plan": clients.c.plan,
+    "auth_epoch": clients.c.auth_epoch,
+    "granted_scope": clients.c.scope,
+    "audiences": clients.c.audiences,
+}
+_OPEN_WITH_KEY = _insert_for(
+    select(
+        *(_from_client.get(name, given) for name, given in (_given() | _from_client).items()), _others_of(clients.c.id)
+    )
+    .select_from(clients)
+    .where(clients.c.key_digest == bindparam("key"), clients.c.status == "active")
+)
+
+_FIND = compiled(select(*_COLUMNS).where(sessions.c.id == bindparam("session")))
+_idle: Any = bindparam("idle")
+_ROTATE = compiled(
+    update(sessions)
+    .where(
+        sessions.c.id == bindparam("session"),
+        sessions.c.generation == bindparam("presented_generation"),
+        sessions.c.secret_digest == bindparam("presented"),
+        or_(bindparam("client").is_(None), sessions.c.client_id == bindparam("client")),
+        sessions.c.revoked_at.is_(None),
+        sessions.c.idle_expires_at > bindparam("now"),
+    )
+    .values(
+        generation=sessions.c.generation + 1,
+        secret_digest=bindparam("successor"),
+        rotated_at=bindparam("now"),
+        used_at=bindparam("now"),
+        idle_expires_at=case((_idle < sessions.c.expires_at, _idle), else_=sessions.c.expires_at),
+    )
+    .returning(*_COLUMNS)
+)
+_ended: dict[str, Any] = {"revoked_at": bindparam("now"), "revoked_because": bindparam("because")}
+_END = compiled(
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"), sessions.c.revoked_at.is_(None))
+    .values(**_ended)
+    .returning(sessions.c.id)
+)
+_older = sessions.c.auth_epoch < bindparam("below")
+_KEEP = compiled(
+    update(sessions)
+    .where(sessions.c.id == bindparam("keep"), _older, *_live)
+    .values(auth_epoch=bindparam("below"))
+    .returning(sessions.c.id)
+)
+_END_ALL = compiled(
+    update(sessions)
+    .where(sessions.c.subject == bindparam("subject"), sessions.c.revoked_at.is_(None), _older)
+    .values(**_ended)
+    .returning(sessions.c.id)
+)
+_END_EXCESS = compiled(
+    update(sessions)
+    .where(
+        sessions.c.id.in_(
+            select(sessions.c.id)
+            .where(*_live)
+            .order_by(sessions.c.used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
+            .offset(bindparam("most"))
+        )
+    )
+    .values(**_ended)
+    .returning(sessions.c.id)
+)
+_LIST_LIVE = compiled(select(*_COLUMNS).where(*_live).order_by(sessions.c.used_at.desc(), sessions.c.id))
+
+
+def _outdated(table: Any) -> Select[Any]:
+    return (
+        select(table.c.id, table.c.auth_epoch)
+        .join(sessions, sessions.c.subject == table.c.id)
+        .where(sessions.c.revoked_at.is_(None), sessions.c.auth_epoch < table.c.auth_epoch)
+        .distinct()
+    )
+
+
+_OUTDATED = compiled(union_all(_outdated(users), _outdated(clients)))
+
+
+class SqlSessions:
+    """`storage.port.Sessions`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, session: Session) -> Opened | None:
+        statement = _OPEN_FOR_USER if session.first_party else _OPEN_FOR_CLIENT
+        return _opened(await self._database.write(statement, _parameters(session)))
+
+    async def open_with_key(self, key: Digest, draft: Session) -> Opened | None:
+        return _opened(await self._database.write(_OPEN_WITH_KEY, {"key": key, **_parameters(draft)}))
+
+    async def find(self, session_id: SessionId) -> Session | None:
+        rows = await self._database.read(_FIND, {"session": session_id})
+        return _session(rows[0]) if rows else None
+
+    async def rotate(
+        self,
+        session_id: SessionId,
+        *,
+        generation: int,
+        presented: Digest,
+        successor: Digest,
+        client: ClientId | None,
+        now: Instant,
+        idle_expires_at: Instant,
+    ) -> Session | None:
+        parameters = {
+            "session": session_id,
+            "presented_generation": generation,
+            "presented": presented,
+            "successor": successor,
+            "client": client,
+            "now": now,
+            "idle": idle_expires_at,
+        }
+        rows = await self._database.write(_ROTATE, parameters)
+        return _session(rows[0]) if rows else None
+
+    async def end(self, session_id: SessionId, *, because: EndReason, now: Instant) -> bool:
+        return bool(await self._database.write(_END, {"session": session_id, "because": because, "now": now}))
+
+    async def end_all(
+        self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
+    ) -> int:
+        parameters = {"subject": subject, "below": below_epoch, "keep": keep, "because": because, "now": now}
+        _, ended = await self._database.write_together((_KEEP, parameters), (_END_ALL, parameters))
+        return len(ended)
+
+    async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> Sequence[SessionId]:
+        parameters = {"subject": subject, "most": most, "because": "evicted", "now": now}
+        return [row[0] for row in await self._database.write(_END_EXCESS, parameters)]
+
+    async def list_live(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
+        return [_session(row) for row in await self._database.read(_LIST_LIVE, {"subject": subject, "now": now})]
+
+    async def outdated(self) -> Sequence[tuple[Subject, int]]:
+        return [(row[0], row[1]) for row in await self._database.read(_OUTDATED, {})]
+
+
+def _parameters(session: Session) -> dict[str, Any]:
+    parameters = {name: getattr(session, name) for name in _NAMES}
+    parameters["audiences"] = " ".join(session.audiences)
+    return parameters
+
+
+def _opened(rows: list[Row]) -> Opened | None:
+    return Opened(_session(rows[0][:-1]), rows[0][-1]) if rows else None
+
+
+def _session(row: Row) -> Session:
+    values = list(row)
+    values[_AUDIENCES] = tuple(values[_AUDIENCES].split())
+    return Session(*values)

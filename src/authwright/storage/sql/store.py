@@ -1,0 +1,54 @@
+"""One SQL database as a `storage.port.Store`."""
+
+from pathlib import Path
+
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from authwright.storage.port import IncompatibleStore, StoreUnavailable
+from authwright.storage.sql.clients import SqlClients
+from authwright.storage.sql.engine import Database, Statement, compiled
+from authwright.storage.sql.facts import SqlFacts
+from authwright.storage.sql.keys import SqlKeys
+from authwright.storage.sql.ledger import SqlLedger
+from authwright.storage.sql.sessions import SqlSessions
+from authwright.storage.sql.tables import SCHEMA_VERSION, metadata
+from authwright.storage.sql.users import SqlUsers
+
+
+class SqlStore:
+    """SQLite in the file *path*, or in memory (None) for this object alone."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._database = Database(path)
+        self.users = SqlUsers(self._database)
+        self.clients = SqlClients(self._database)
+        self.sessions = SqlSessions(self._database)
+        self.ledger = SqlLedger(self._database)
+        self.keys = SqlKeys(self._database)
+        self.facts = SqlFacts(self._database)
+
+    async def open(self) -> None:
+        await self._database.open()
+        try:
+            await self._create_tables()
+            version = await self.facts.establish("schema_version", str(SCHEMA_VERSION))
+            if version != str(SCHEMA_VERSION):
+                raise IncompatibleStore(
+                    f"the store has schema version {version}, this is Authwright for version {SCHEMA_VERSION}"
+                )
+        except (StoreUnavailable, IncompatibleStore):
+            await self._database.close()
+            raise
+
+    async def ping(self) -> None:
+        await self.facts.read("schema_version")
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def _create_tables(self) -> None:
+        steps: list[tuple[Statement, dict[str, object]]] = []
+        for table in metadata.sorted_tables:
+            steps.append((compiled(CreateTable(table, if_not_exists=True)), {}))
+            steps += [(compiled(CreateIndex(index, if_not_exists=True)), {}) for index in table.indexes]
+        await self._database.write_together(*steps)

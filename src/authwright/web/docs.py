@@ -1,0 +1,93 @@
+"""Swagger UI without the internet: assets from an installed package, under a strict content security policy."""
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
+from starlette.responses import Response
+
+from authwright.web.errors import OAuthError, Problem
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Authwright</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/setup.js"></script>
+</body>
+</html>
+"""
+_SETUP = """window.ui = SwaggerUIBundle({
+  url: new URL("openapi.json", document.baseURI).href,
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  queryConfigEnabled: false,
+  persistAuthorization: false,
+  validatorUrl: null,
+  syntaxHighlight: false,
+});
+"""
+_TYPES = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "setup.js": "text/javascript"}
+
+
+@cache
+def _asset(name: str) -> bytes:
+    if name == "setup.js":
+        return _SETUP.encode("utf-8")
+    return (resources.files("fastapi_swagger") / "resources" / name).read_bytes()
+
+
+def add_docs(app: FastAPI, *, description: str) -> None:
+    """`/docs`, its assets, and `/openapi.json`."""
+    document = openapi_document(app, description=description)
+    encoded = json.dumps(document, ensure_ascii=False).encode("utf-8")
+
+    async def openapi(_request: Request) -> Response:
+        return Response(encoded, media_type="application/json")
+
+    async def page(_request: Request) -> Response:
+        return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _POLICY})
+
+    async def asset(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _TYPES:
+            return Response(status_code=404)
+        return Response(_asset(name), media_type=_TYPES[name], headers={"cache-control": "public, max-age=3600"})
+
+    app.add_route("/openapi.json", openapi, include_in_schema=False)
+    app.add_route("/docs", page, include_in_schema=False)
+    app.add_route("/docs/{name}", asset, include_in_schema=False)
+
+
+def openapi_document(app: FastAPI, *, description: str) -> dict[str, Any]:
+    """The OpenAPI document of *app*."""
+    document = get_openapi(title=app.title, version=app.version, description=description, routes=app.routes)
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = {
+        "Password": {
+            "type": "oauth2",
+            "description": "Log in with user name (or e-mail address) and password. Leave client_id empty.",
+            "flows": {"password": {"tokenUrl": "token", "refreshUrl": "token", "scopes": {}}},
+        },
+        "Bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "Paste an access token."},
+    }
+    schemas = components.setdefault("schemas", {})
+    for model in (Problem, OAuthError):
+        schemas[model.__name__] = model.model_json_schema()
+    components["schemas"] = dict(sorted(schemas.items()))
+    return document

@@ -1,0 +1,143 @@
+"""What every request passes first and last: who may ask at all, its id, its limits, the headers of every answer."""
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from authwright.config import Settings, is_loopback
+from authwright.domain.errors import (
+    Forbidden,
+    HeadersTooLarge,
+    InvalidRequest,
+    MisdirectedRequest,
+    Refusal,
+    Unavailable,
+)
+from authwright.web.endpoint import refusal_reply
+
+MAX_HEADERS: Final = 32 * 1024
+_FORWARDING: Final = frozenset(
+    {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-real-ip"}
+)
+# Probes come by address, not by name, and tell nothing.
+_PROBES: Final = frozenset({"/health", "/livez", "/readyz"})
+
+log = structlog.get_logger("authwright.requests")
+
+
+class Edge:
+    """ASGI middleware around the whole app."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, is_open: Callable[[], bool]) -> None:
+        self._app = app
+        self._is_open = is_open
+        self._hosts = {host.encode("latin-1") for host in settings.allowed_hosts}
+        self._dev = settings.is_dev
+        self._origins = {b"http://" + host for host in self._hosts}
+        self._realm = settings.issuer
+        self._headers = [
+            (b"cache-control", b"no-store"),
+            (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-frame-options", b"DENY"),
+        ]
+        if settings.issuer.startswith("https:"):
+            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            raise RuntimeError(f"unknown kind of connection: {scope['type']}")
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = time.perf_counter_ns()
+        request_id = secrets.token_hex(8)
+        scope["authwright.request_id"] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message["headers"] = list(message.get("headers", ()))
+                own = {name for name, _ in headers}
+                headers += [each for each in self._headers if each[0] not in own]
+                headers.append((b"x-request-id", request_id.encode("ascii")))
+            await send(message)
+
+        try:
+            self._admit(scope)
+            _one_spelling(scope)
+            await self._app(scope, receive, send_with_headers)
+        except Refusal as refusal:
+            await self._refuse(refusal, request_id, send_with_headers)
+        except Exception:
+            log.exception("failed", method=scope["method"], path=scope["path"])
+            if status:
+                raise
+            await self._refuse(Refusal(), request_id, send_with_headers)
+        finally:
+            log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=(time.perf_counter_ns() - begun) // 1000 / 1000,
+                client=scope["client"][0] if scope.get("client") else None,
+            )
+            structlog.contextvars.unbind_contextvars("request_id")
+
+    async def _refuse(self, refusal: Refusal, request_id: str, send: Send) -> None:
+        await refusal_reply(refusal, oauth=False, request_id=request_id, realm=self._realm).send(send)
+
+    def _admit(self, scope: Scope) -> None:
+        """Raises MisdirectedRequest, Forbidden, HeadersTooLarge, InvalidRequest, Unavailable."""
+        headers = scope["headers"]
+        host = origin = site = None
+        size = 0
+        for name, value in headers:
+            size += len(name) + len(value)
+            if name == b"host":
+                if host is not None:
+                    raise InvalidRequest("The header host was sent more than once.")
+                host = value.lower()
+            elif name == b"origin":
+                origin = value.lower()
+            elif name == b"sec-fetch-site":
+                site = value
+        if size > MAX_HEADERS:
+            raise HeadersTooLarge
+        if host not in self._hosts and (self._dev or scope["path"] not in _PROBES):
+            raise MisdirectedRequest
+        if self._dev:
+            self._admit_dev(scope, origin, site)
+        if not self._is_open():
+            raise Unavailable("The server is starting or stopping.")
+
+    def _admit_dev(self, scope: Scope, origin: bytes | None, site: bytes | None) -> None:
+        # Anything here may make itself an admin, so nothing but this machine's own programs and pages may ask:
+        # no other machine, no proxy in between, and no web page of somebody else (DNS rebinding, CSRF).
+        if not scope.get("client") or not is_loopback(scope["client"][0]):
+            raise Forbidden("Development mode answers this machine only.")
+        if any(name in _FORWARDING for name, _ in scope["headers"]):
+            raise Forbidden("Development mode takes no forwarded requests.")
+        if (origin is not None and origin not in self._origins) or site not in (None, b"same-origin", b"none"):
+            raise Forbidden("Development mode takes no requests from pages of other origins.")
+
+
+def _one_spelling(scope: Scope) -> None:
+    # `/me/` is answered as `/me`; a redirect would be built from the Host header.
+    path = scope["path"]
+    if len(path) > 1 and path.endswith("/") and path != scope.get("root_path", "") + "/":
+        scope["path"] = path[:-1]

@@ -1,0 +1,336 @@
+"""Raw endpoints on FastAPI's route table, with their OpenAPI beside them.
+
+A route is added the usual way, for the path table and the document, and then answers through a plain ASGI callable:
+a fraction of the cost, and every byte of a request is read by the strict rules below.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.types import Receive, Scope, Send
+
+from authwright.domain.errors import (
+    InvalidRequest,
+    PayloadTooLarge,
+    Refusal,
+    UnprocessableContent,
+    UnsupportedMediaType,
+)
+from authwright.jose.encoding import parse_json_object
+from authwright.jose.errors import InvalidToken
+from authwright.storage.port import StoreUnavailable
+from authwright.web import errors
+from authwright.web.errors import JSON
+
+MAX_BODY: Final = 64 * 1024
+MAX_FIELDS: Final = 32
+FORM: Final = "application/x-www-form-urlencoded"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Body(BaseModel):
+    """A request body: exact types, no fields but those named."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Answer(BaseModel):
+    """A response body, as the document describes it."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole response."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+    async def send(self, send: Send) -> None:
+        headers = [*self.headers, (b"content-length", str(len(self.body)).encode("ascii"))]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+_JSON_HEADERS: Final = ((b"content-type", JSON.encode("ascii")),)
+
+
+def json_reply(content: object, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> Reply:
+    """*content* as a JSON response."""
+    return Reply(status, _encode(content), (*_JSON_HEADERS, *headers) if headers else _JSON_HEADERS)
+
+
+def refusal_reply(refusal: Refusal | StoreUnavailable, *, oauth: bool, request_id: str, realm: str) -> Reply:
+    """*refusal* as a response: RFC 6749 JSON for *oauth*, problem details otherwise."""
+    status, body, headers = errors.render(refusal, oauth=oauth, request_id=request_id, realm=realm)
+    return Reply(status, _encode(body), headers)
+
+
+def _encode(content: object) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+class Call:
+    """One request."""
+
+    __slots__ = ("_receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self._receive = receive
+
+    @property
+    def address(self) -> str:
+        """The client's address; behind configured proxies the one they name."""
+        client = self.scope.get("client")
+        return client[0] if client else "unknown"
+
+    @property
+    def user_agent(self) -> str:
+        return self.header(b"user-agent") or ""
+
+    @property
+    def request_id(self) -> str:
+        return str(self.scope.get("authwright.request_id", ""))
+
+    @property
+    def path_parameters(self) -> Mapping[str, str]:
+        parameters: Mapping[str, str] = self.scope.get("path_params", {})
+        return parameters
+
+    def header(self, name: bytes) -> str | None:
+        """The value of the header *name* (lower case). Raises InvalidRequest if it was sent more than once."""
+        values = [value for key, value in self.scope["headers"] if key == name]
+        if len(values) > 1:
+            raise InvalidRequest(f"The header {name.decode('ascii')} was sent more than once.")
+        return values[0].decode("latin-1") if values else None
+
+    def content_type(self) -> str:
+        """The media type of the body without parameters, lower case; empty if none was sent."""
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+    async def body(self, limit: int = MAX_BODY) -> bytes:
+        """The body. Raises PayloadTooLarge before more than *limit* bytes are held, UnsupportedMediaType if encoded."""
+        if (self.header(b"content-encoding") or "identity").lower() != "identity":
+            raise UnsupportedMediaType("An encoded body is not accepted.")
+        length = self.header(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > limit):
+            raise PayloadTooLarge
+        chunks: list[bytes] = []
+        held = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest(detail="the client went away")
+            chunk = message.get("body", b"")
+            held += len(chunk)
+            if held > limit:
+                raise PayloadTooLarge
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    async def json_object(self, limit: int = MAX_BODY) -> dict[str, Any]:
+        """The body as a strictly read JSON object. Raises InvalidRequest, UnsupportedMediaType, PayloadTooLarge."""
+        if self.content_type() != JSON:
+            raise UnsupportedMediaType(f"The body must be {JSON}.")
+        try:
+            return parse_json_object(await self.body(limit))
+        except InvalidToken as error:
+            raise InvalidRequest("The body is not a JSON object.", detail=str(error)) from None
+
+    async def json(self, model: type[M], limit: int = MAX_BODY) -> M:
+        """The body as *model*. Raises what `json_object` raises, and UnprocessableContent."""
+        return as_model(model, await self.json_object(limit))
+
+    async def form(self) -> dict[str, str]:
+        """The parameters of a form body, each at most once; empty ones count as absent (RFC 6749 section 3.2).
+
+        Raises InvalidRequest, UnsupportedMediaType, PayloadTooLarge.
+        """
+        if self.content_type() != FORM:
+            raise UnsupportedMediaType(f"The body must be {FORM}.")
+        return _parameters(await self.body())
+
+    def query(self) -> dict[str, str]:
+        """The query parameters, by the rules of `form`."""
+        return _parameters(self.scope["query_string"])
+
+
+def _parameters(encoded: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            encoded.decode("ascii"),
+            keep_blank_values=True,
+            max_num_fields=MAX_FIELDS,
+            encoding="utf-8",
+            errors="strict",
+        )
+    except ValueError:
+        raise InvalidRequest("The parameters are malformed, or too many.") from None
+    parameters = dict(pairs)
+    if len(parameters) != len(pairs):
+        raise InvalidRequest("A parameter was sent more than once.")
+    return {name: value for name, value in parameters.items() if value}
+
+
+def as_model(model: type[M], value: Mapping[str, Any]) -> M:
+    """*value* as *model*. Raises UnprocessableContent, which names fields of the model and never what was sent."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UnprocessableContent(problems=_problems(model, error), detail=f"{error.error_count()} problems") from None
+
+
+def query_as(model: type[M], parameters: Mapping[str, str]) -> M:
+    """Query *parameters* as *model*: numbers are read from text. Raises UnprocessableContent."""
+    try:
+        return model.model_validate_strings(dict(parameters))
+    except ValidationError as error:
+        raise UnprocessableContent(problems=_problems(model, error), detail=f"{error.error_count()} problems") from None
+
+
+def _problems(model: type[BaseModel], error: ValidationError) -> dict[str, str]:
+    problems: dict[str, str] = {}
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        if each["type"] == "extra_forbidden":
+            # The name of an unknown field is what was sent; the known ones are what the caller needs.
+            problems["unknown field"] = f"Only these are taken: {', '.join(model.model_fields)}."
+        else:
+            problems[".".join(str(part) for part in each["loc"][:4]) or "body"] = f"{each['msg']}."
+    return problems
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+class RawEndpoint:
+    """The ASGI callable behind a route."""
+
+    __slots__ = ("_handle", "_realm", "oauth")
+
+    def __init__(self, handle: Handler, *, oauth: bool, realm: str) -> None:
+        self._handle = handle
+        self._realm = realm
+        self.oauth = oauth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive)
+        try:
+            reply = await self._handle(call)
+        except (Refusal, StoreUnavailable) as refusal:
+            reply = refusal_reply(refusal, oauth=self.oauth, request_id=call.request_id, realm=self._realm)
+        await reply.send(send)
+
+
+class Endpoints:
+    """Adds raw endpoints to *app*; *realm* names the protection space in challenges."""
+
+    def __init__(self, app: FastAPI, *, realm: str) -> None:
+        self._app = app
+        self._realm = realm
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        handle: Handler,
+        *,
+        name: str,
+        summary: str,
+        tag: str,
+        answer: type[BaseModel],
+        status: int = 200,
+        json: Sequence[type[BaseModel]] = (),
+        form: type[BaseModel] | None = None,
+        query: type[BaseModel] | None = None,
+        body_optional: bool = False,
+        refusals: Sequence[type[Refusal]] = (),
+        secured: bool = False,
+        oauth: bool = False,
+        example: object = None,
+    ) -> None:
+        """Serve *method* *path* with *handle*; the rest is what the document says of it. *name*: operation id."""
+        extra: dict[str, Any] = {}
+        if json or form:
+            extra["requestBody"] = {"required": not body_optional, "content": _content(json, form)}
+        if query:
+            extra["parameters"] = _query_parameters(query)
+        if secured:
+            extra["security"] = [{"Password": []}, {"Bearer": []}]
+        described = dict(errors.documented(refusals, oauth=oauth))
+        if example is not None:
+            described[status] = {"content": {JSON: {"example": example}}}
+
+        def documented() -> None:  # only its route is used
+            raise AssertionError("replaced by the raw endpoint")
+
+        self._app.add_api_route(
+            path,
+            documented,
+            methods=[method],
+            operation_id=name,
+            name=name,
+            summary=summary,
+            description=handle.__doc__ or summary,
+            tags=[tag],
+            status_code=status,
+            response_model=answer,
+            responses=described,
+            openapi_extra=extra or None,
+        )
+        route = self._app.router.routes[-1]
+        if not isinstance(route, APIRoute):  # pragma: no cover - FastAPI always appends the route it made
+            raise TypeError("FastAPI did not add the route last")
+        route.app = RawEndpoint(handle, oauth=oauth, realm=self._realm)
+
+
+def _content(json_models: Sequence[type[BaseModel]], form: type[BaseModel] | None) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if form:
+        content[FORM] = {"schema": schema_of(form)}
+    if json_models:
+        schemas = [schema_of(model) for model in json_models]
+        content[JSON] = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
+    return content
+
+
+def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = schema_of(model)
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": {key: value for key, value in described.items() if key != "description"},
+            **({"description": described["description"]} if "description" in described else {}),
+        }
+        for name, described in schema["properties"].items()
+    ]
+
+
+@lru_cache(maxsize=64)
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of *model*, with nothing referred to elsewhere."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolved(definitions[node["$ref"].rpartition("/")[2]])
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(each) for each in node] if isinstance(node, list) else node
+
+    result: dict[str, Any] = resolved(schema)
+    return result

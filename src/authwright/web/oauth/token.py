@@ -1,0 +1,207 @@
+"""/token: grant_type to service (RFC 6749 section 3.2)."""
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import unquote_plus
+
+from pydantic import BaseModel, Field
+
+from authwright.domain.client import FIRST_PARTY
+from authwright.domain.errors import (
+    Busy,
+    InvalidClient,
+    InvalidCredentials,
+    InvalidGrant,
+    InvalidRequest,
+    InvalidScope,
+    InvalidTarget,
+    PayloadTooLarge,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+    UnsupportedMediaType,
+)
+from authwright.domain.instant import Instant
+from authwright.domain.secrets import ClientId
+from authwright.services.clients import Clients
+from authwright.services.login import Login, Origin
+from authwright.services.refresh import Refresh
+from authwright.services.tokens import Grant
+from authwright.web.endpoint import Answer, Call, Endpoints, Reply, json_reply
+
+
+class TokenAnswer(Answer):
+    """A successful login or refresh (RFC 6749 section 5.1). *user_id* is the subject: a user's or a client's id."""
+
+    access_token: str
+    token_type: Literal["bearer"]
+    expires_in: int = Field(description="Seconds until the access token expires.")
+    refresh_token: str | None = Field(
+        default=None, description="Trade it at /refresh-token or /token for the next pair."
+    )
+    scope: str
+    user_id: str
+
+
+TOKEN_EXAMPLE = {
+    "access_token": "eyJhbGciOiJFUzI1NiIs...",
+    "token_type": "bearer",
+    "expires_in": 300,
+    "refresh_token": "awr_AQ...",
+    "scope": "account predict",
+    "user_id": "usr_0Zr4Yq1mQ2u4b1kQq7c3xA",
+}
+
+
+class TokenForm(BaseModel):
+    """The parameters of /token."""
+
+    grant_type: Literal["password", "refresh_token"] | None = Field(
+        None, description="May be left out when user name and password are given."
+    )
+    username: str | None = Field(default=None, description="User name or e-mail address.", examples=["bholay"])
+    password: str | None = Field(default=None, json_schema_extra={"format": "password"}, examples=["test123"])
+    refresh_token: str | None = None
+    scope: str | None = Field(default=None, description="Fewer scopes than the account has, separated by spaces.")
+    resource: str | None = Field(default=None, description="URL of the API the access token is for (RFC 8707).")
+    client_id: str | None = None
+    client_secret: str | None = Field(default=None, json_schema_extra={"format": "password"})
+
+
+def grant_reply(grant: Grant) -> Reply:
+    """*grant* as clients expect it."""
+    content: dict[str, object] = {
+        "access_token": grant.access_token,
+        "token_type": "bearer",
+        "expires_in": grant.expires_in,
+        "scope": grant.scope,
+        "user_id": grant.session.subject,
+    }
+    if grant.refresh_token is not None:
+        content["refresh_token"] = grant.refresh_token
+    return json_reply(content, headers=((b"pragma", b"no-cache"),))
+
+
+def origin_of(call: Call) -> Origin:
+    """Where *call* came from, as sessions remember it."""
+    return Origin(address=call.address, user_agent=call.user_agent)
+
+
+def password_form(form: dict[str, str]) -> tuple[str, str]:
+    """User name and password of a password form. Raises InvalidRequest."""
+    if "username" not in form or "password" not in form:
+        raise InvalidRequest("username and password are needed.")
+    return form["username"], form["password"]
+
+
+def add_token(
+    endpoints: Endpoints,
+    *,
+    login: Login,
+    refresh: Refresh,
+    clients: Clients,
+    clock: Callable[[], Instant],
+    password_grant: bool,
+) -> None:
+    """`/token`. Without *password_grant* (PROFILE=oauth21) the password form is an unsupported grant."""
+
+    async def token(call: Call) -> Reply:
+        """Log in with user name and password, or trade a refresh token for a new pair."""
+        form = await call.form()
+        client = await _client(call, form, clients)
+        grant_type = form.get("grant_type") or ("password" if "username" in form and "password" in form else None)
+        if grant_type == "password" and password_grant:
+            if client != FIRST_PARTY:
+                raise UnauthorizedClient
+            username, password = password_form(form)
+            try:
+                grant = await login.with_password(
+                    name=username,
+                    password=password,
+                    origin=origin_of(call),
+                    now=clock(),
+                    scope=form.get("scope"),
+                    resource=form.get("resource"),
+                )
+            except InvalidCredentials:
+                raise InvalidGrant("The credentials are not valid.") from None
+            return grant_reply(grant)
+        if grant_type == "refresh_token":
+            if "refresh_token" not in form:
+                raise InvalidRequest("refresh_token is needed.")
+            return grant_reply(
+                await refresh.refresh(
+                    form["refresh_token"],
+                    client=client,
+                    now=clock(),
+                    scope=form.get("scope"),
+                    resource=form.get("resource"),
+                )
+            )
+        if grant_type is None:
+            raise InvalidRequest("grant_type is needed.")
+        raise UnsupportedGrantType
+
+    endpoints.add(
+        "POST",
+        "/token",
+        token,
+        name="token",
+        summary="Token",
+        tag="oauth",
+        answer=TokenAnswer,
+        form=TokenForm,
+        refusals=(
+            InvalidRequest,
+            InvalidGrant,
+            InvalidScope,
+            InvalidTarget,
+            UnauthorizedClient,
+            UnsupportedGrantType,
+            InvalidClient,
+            PayloadTooLarge,
+            UnsupportedMediaType,
+            Busy,
+        ),
+        oauth=True,
+        example=TOKEN_EXAMPLE,
+    )
+
+
+async def _client(call: Call, form: dict[str, str], clients: Clients) -> ClientId:
+    """The client that calls: authenticated by its key, or the built-in public one (RFC 6749 section 2.3)."""
+    basic = _basic(call)
+    if basic is not None and "client_secret" in form:
+        raise InvalidRequest("Two ways of client authentication were used.")
+    if basic is not None and form.get("client_id", basic[0]) != basic[0]:
+        raise InvalidRequest("Two client ids were sent.")
+    client_id, secret = basic or (form.get("client_id"), form.get("client_secret"))
+    if not client_id and not secret:
+        return FIRST_PARTY
+    if client_id == FIRST_PARTY and not secret:
+        return FIRST_PARTY
+    client = await clients.authenticate(client_id or "", secret or "")
+    if client is None:
+        raise InvalidClient
+    return client.id
+
+
+def _basic(call: Call) -> tuple[str, str] | None:
+    """Client id and secret of HTTP Basic, strictly read: form-encoded inside canonical base64."""
+    header = call.header(b"authorization")
+    if header is None:
+        return None
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        raise InvalidClient("Clients authenticate with HTTP Basic or in the form.")
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+        if base64.b64encode(raw).decode("ascii") != encoded:
+            raise ValueError("not canonical")
+        client_id, colon, secret = raw.decode("utf-8").partition(":")
+    except (binascii.Error, ValueError):
+        raise InvalidClient from None
+    if not colon:
+        raise InvalidClient
+    return unquote_plus(client_id), unquote_plus(secret)

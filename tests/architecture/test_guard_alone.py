@@ -1,0 +1,45 @@
+"""The guard is all that an API needs: importing it loads nothing of the server."""
+
+import subprocess
+import sys
+
+# Not bcrypt: where it is installed, cryptography loads it by itself to read SSH keys.
+SERVER_ONLY = [
+    "argon2",
+    "fastapi",
+    "starlette",
+    "pydantic",
+    "sqlalchemy",
+    "uvicorn",
+    "structlog",
+    "typer",
+    "rich",
+    "precis_i18n",
+    "confusable_homoglyphs",
+    "zxcvbn",
+    "onnxruntime",
+    "numpy",
+    "sqlite3",
+    "dotenv",
+    "authwright.config",
+    "authwright.services",
+    "authwright.storage",
+    "authwright.web",
+    "authwright.app",
+    "authwright.jose.sign",
+    "authwright.domain.passwords",
+    "authwright.domain.names",
+]
+
+
+def test_importing_the_guard_loads_nothing_of_the_server() -> None:
+    script = f"import authwright.guard, sys; print(*sorted(set({SERVER_ONLY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_names_looked_for_are_those_the_server_loads() -> None:
+    script = f"import authwright.app, authwright.cli.main, sys; print(*sorted(set({SERVER_ONLY!r}) - set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # Loaded when needed: the model's runtime at the first prediction, block list and .env when they are read.
+    assert set(done.stdout.split()) <= {"onnxruntime", "numpy", "dotenv", "zxcvbn"}

@@ -1,0 +1,48 @@
+"""What all tests share: a clean environment, programs that may be missing, and servers on a clock of their own."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from authwright.config import SETTINGS, setting_names
+from harness import Clock, Service, open_service
+
+_NAMES = {name for setting in SETTINGS for name in setting_names(setting.name)}
+for _name in [name for name in os.environ if name.startswith("AUTHWRIGHT_") or name.removesuffix("_FILE") in _NAMES]:
+    del os.environ[_name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    forbidden = os.environ.get("TESTS_FORBID_SKIPS") == "1"
+    for item in items:
+        for marker in item.iter_markers("program"):
+            name = marker.args[0]
+            if shutil.which(name) is None:
+                if forbidden:
+                    raise pytest.UsageError(f"{name} is missing, and skips are forbidden")
+                item.add_marker(pytest.mark.skip(reason=f"needs the program {name}"))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def service(clock: Clock) -> AsyncIterator[Service]:
+    """A development server in memory."""
+    async with open_service(clock=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened_service(clock: Clock) -> Callable[..., object]:
+    """`open_service` on the test's clock."""
+    return lambda **settings: open_service(clock=clock, **settings)

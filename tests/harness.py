@@ -1,0 +1,99 @@
+"""A whole server in this process: real routes, real services, a real SQLite, and a clock that the test moves."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+
+import authwright
+from authwright.app import Server
+from authwright.config import Settings
+from authwright.domain.instant import Instant, after
+
+ORIGIN = "http://127.0.0.1:8000"
+# Hashes cost nothing here; what the default ones cost is measured by bench/.
+CHEAP_HASHES = {"argon2_memory_kib": 32, "argon2_passes": 1}
+
+
+@dataclass
+class Clock:
+    """Time that stands still until it is moved."""
+
+    now: Instant = Instant(1_795_000_000_000_000)
+
+    def __call__(self) -> Instant:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now = after(self.now, seconds)
+
+
+@dataclass
+class Service:
+    """A running server and an HTTP client of it."""
+
+    server: Server
+    app: FastAPI
+    http: httpx2.AsyncClient
+    clock: Clock
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    async def register(self, username: str = "bholay", password: str = "test123", **more: Any) -> dict[str, Any]:
+        answer = await self.http.post("/register", json={"username": username, "password": password, **more})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def login(self, username: str = "bholay", password: str = "test123", **more: str) -> dict[str, Any]:
+        answer = await self.http.post("/login", data={"username": username, "password": password, **more})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def registered_login(self, username: str = "bholay", **more: Any) -> dict[str, Any]:
+        await self.register(username, **more)
+        return await self.login(username)
+
+    async def new_client(self, name: str = "scoring", **more: Any) -> tuple[str, str]:
+        """A client's id and key."""
+        made = await self.server.clients.create(name=name, now=self.clock(), **more)
+        return made.client.id, made.client_key
+
+    async def get(self, path: str, token: str | None = None, **more: Any) -> httpx2.Response:
+        return await self.http.get(path, headers=bearer(token), **more)
+
+    async def refresh(self, refresh_token: str, **more: Any) -> httpx2.Response:
+        return await self.http.post("/refresh-token", json={"refresh_token": refresh_token, **more})
+
+    async def logout(self, token: str | None = None, **more: Any) -> httpx2.Response:
+        return await self.http.post("/logout", headers=bearer(token), **more)
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def development(**settings: Any) -> Settings:
+    """Settings for a development server in memory."""
+    return Settings.dev(**{"database_url": "sqlite://", **CHEAP_HASHES, **settings})
+
+
+def production(**settings: Any) -> Settings:
+    """Settings for a production server in memory, with hashes at their real cost."""
+    values = {"database_url": "sqlite://", "secret_key": "q3Z0cFh1bW9yZSByYW5kb20gdGhhbiB0aGlzIQ0-AbCdEfGh", **settings}
+    return Settings(**values)
+
+
+@contextlib.asynccontextmanager
+async def open_service(
+    *, clock: Clock | None = None, settings: Settings | None = None, peer: str = "127.0.0.1", **values: Any
+) -> AsyncIterator[Service]:
+    """A server with *settings*, or a development server with *values*; called from the address *peer*."""
+    clock = clock or Clock()
+    server = Server(settings or development(**values), clock=clock)
+    app = server.make_app()
+    async with authwright.lifespan(app):
+        transport = httpx2.ASGITransport(app=app, client=(peer, 50000))
+        async with httpx2.AsyncClient(transport=transport, base_url=server.settings.issuer) as http:
+            yield Service(server, app, http, clock)
