@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: run test check bench train lock clean
+.PHONY: run test check bench docs train lock clean
 
 run: .venv/run.installed  ## start the development server and print what to try
 	$(BIN)/authwright dev --port $(PORT)
@@ -19,6 +19,9 @@ check: .venv/check.installed  ## format, lint, types, layers
 
 bench: .venv/bench.installed .venv-peer/installed  ## measure, beside peers in the same run
 	$(BIN)/python -m bench $(ARGS)
+
+docs: .venv/run.installed  ## write the pages that are read off the code
+	$(BIN)/python docs/generate.py
 
 train: .venv/train.installed  ## train the sample model again and write its card
 	$(BIN)/python -m authwright.ml.train
