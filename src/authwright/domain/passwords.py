@@ -88,7 +88,7 @@ def _common_passwords() -> frozenset[str]:
     return frozenset(FREQUENCY_LISTS["passwords"])
 
 
-_SEQUENCES = ("01234567890" * 8, "abcdefghijklmnopqrstuvwxyz" * 3, "qwertyuiopasdfghjklzxcvbnm" * 3)
+_SEQUENCES = ("0123456789" * 9, "abcdefghijklmnopqrstuvwxyz" * 3, "qwertyuiopasdfghjklzxcvbnm" * 3)
 
 
 def _is_pattern(plain: str) -> bool:
@@ -122,20 +122,14 @@ def verify_password(password: str, stored: str) -> bool:
     Own hashes are compared in the prepared form; hashes from elsewhere as typed, as their makers did.
     Raises UnsupportedHash.
     """
-    scheme = _scheme(stored)
-    if scheme.name == "argon2":
-        try:
-            return argon2.PasswordHasher().verify(stored.removeprefix("argon2"), _prepared_or_raw(password))
-        except argon2.exceptions.VerifyMismatchError:
-            return False
-        except argon2.exceptions.Argon2Error:
-            raise UnsupportedHash("argon2 hash is malformed") from None
-    return scheme.verify(password, stored)
+    scheme, match = _read(stored)
+    return scheme.verify(password, match)
 
 
 def hash_format(stored: str) -> str:
     """Algorithm and cost of *stored*. Raises UnsupportedHash, also for one that costs more than a login may."""
-    return _scheme(stored).format(stored)
+    scheme, match = _read(stored)
+    return scheme.cost(match)
 
 
 def needs_rehash(stored: str, *, profile: HashProfile) -> bool:
@@ -166,14 +160,6 @@ def _prepared_or_raw(password: str) -> str:
         return password.encode("utf-8", "replace")[:MAX_BYTES].decode("utf-8", "ignore")
 
 
-@dataclass(frozen=True, slots=True)
-class _Scheme:
-    name: str
-    pattern: re.Pattern[str]
-    format: Callable[[str], str]
-    verify: Callable[[str, str], bool]
-
-
 # Costs above these would let one imported row stop the hashing threads for seconds.
 MAX_ARGON2_MEMORY: Final = 262_144
 MAX_ARGON2_WORK: Final = 1_048_576
@@ -181,146 +167,195 @@ MAX_BCRYPT_COST: Final = 14
 MAX_PBKDF2_ROUNDS: Final = 5_000_000
 MAX_SCRYPT_MEMORY: Final = 128 * 1024 * 1024
 
-_ARGON2 = re.compile(
-    r"(?:argon2)?\$argon2id\$v=19\$m=(\d{1,7}),t=(\d{1,3}),p=(\d{1,3})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+"
-)
-_BCRYPT = re.compile(r"(?:bcrypt)?(\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53})")
-_BCRYPT_SHA256 = re.compile(r"bcrypt_sha256\$(\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53})")
-_DJANGO_PBKDF2 = re.compile(r"pbkdf2_(sha1|sha256)\$(\d{1,8})\$([^$]+)\$([A-Za-z0-9+/=]+)")
-_WERKZEUG_PBKDF2 = re.compile(r"pbkdf2:(sha1|sha256|sha512):(\d{1,8})\$([^$]+)\$([0-9a-f]+)")
-_PASSLIB_PBKDF2 = re.compile(r"\$pbkdf2(?:-(sha256|sha512))?\$(\d{1,8})\$([./A-Za-z0-9]*)\$([./A-Za-z0-9]+)")
-_WERKZEUG_SCRYPT = re.compile(r"scrypt:(\d{1,8}):(\d{1,3}):(\d{1,3})\$([^$]+)\$([0-9a-f]+)")
-_DJANGO_SCRYPT = re.compile(r"scrypt\$([^$]+)\$(\d{1,8})\$(\d{1,3})\$(\d{1,3})\$([A-Za-z0-9+/=]+)")
+_Match = re.Match[str]
 
 
-def _scheme(stored: str) -> _Scheme:
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    """A form of stored hashes: how it reads, what it costs (algorithm and parameters), and whether a password fits."""
+
+    pattern: re.Pattern[str]
+    cost: Callable[[_Match], str]
+    verify: Callable[[str, _Match], bool]
+
+
+def _read(stored: str) -> tuple[_Scheme, _Match]:
     for scheme in _SCHEMES:
-        if scheme.pattern.fullmatch(stored):
-            return scheme
+        if match := scheme.pattern.fullmatch(stored):
+            return scheme, match
     raise UnsupportedHash("hash format is not understood")
 
 
-def _match(pattern: re.Pattern[str], stored: str) -> re.Match[str]:
-    match = pattern.fullmatch(stored)
-    if match is None:
-        raise UnsupportedHash("hash format is not understood")
-    return match
+def _raw(password: str) -> bytes:
+    return password.encode("utf-8", "replace")
 
 
-def _argon2_format(stored: str) -> str:
-    memory, passes, lanes = (int(part) for part in _match(_ARGON2, stored).groups())
-    if memory > MAX_ARGON2_MEMORY or memory * passes > MAX_ARGON2_WORK or lanes > 16:
+def _argon2_cost(match: _Match) -> str:
+    memory, passes, lanes = (int(match[name]) for name in ("memory", "passes", "lanes"))
+    if memory > MAX_ARGON2_MEMORY or memory * passes > MAX_ARGON2_WORK or not 0 < lanes <= 16:
         raise UnsupportedHash("argon2 hash costs too much")
     return f"argon2id:{memory},{passes},{lanes}"
 
 
-def _bcrypt_format(pattern: re.Pattern[str], name: str) -> Callable[[str], str]:
-    def read(stored: str) -> str:
-        cost = int(_match(pattern, stored)[2])
-        if not 4 <= cost <= MAX_BCRYPT_COST:
-            raise UnsupportedHash("bcrypt hash costs too much")
-        return f"{name}:{cost}"
+def _verify_argon2(password: str, match: _Match) -> bool:
+    try:
+        return argon2.PasswordHasher().verify(match["hash"], _prepared_or_raw(password))
+    except argon2.exceptions.VerifyMismatchError:
+        return False
+    except argon2.exceptions.Argon2Error:
+        raise UnsupportedHash("argon2 hash is malformed") from None
 
-    return read
+
+def _bcrypt_cost(match: _Match) -> str:
+    cost = int(match["cost"])
+    if not 4 <= cost <= MAX_BCRYPT_COST:
+        raise UnsupportedHash("bcrypt hash costs too much")
+    return f"bcrypt:{cost}"
 
 
-def _verify_bcrypt(password: str, stored: str) -> bool:
-    raw = password.encode("utf-8", "replace")
+def _bcrypt(raw: bytes, match: _Match) -> bool:
+    stored = f"${match['ident'] or '2b'}${int(match['cost']):02}${match['salt']}{match['sum']}"
+    return bcrypt.checkpw(raw, stored.encode("ascii"))
+
+
+def _verify_bcrypt(password: str, match: _Match) -> bool:
+    raw = _raw(password)
     # bcrypt reads 72 bytes and stops at a NUL; a longer password here would match by its beginning.
     fits = len(raw) <= 72 and b"\0" not in raw
-    return bcrypt.checkpw(raw if fits else b"", _match(_BCRYPT, stored)[1].encode("ascii")) and fits
+    return _bcrypt(raw if fits else b"", match) and fits
 
 
-def _verify_bcrypt_sha256(password: str, stored: str) -> bool:
-    raw = hashlib.sha256(password.encode("utf-8", "replace")).hexdigest().encode("ascii")
-    return bcrypt.checkpw(raw, _match(_BCRYPT_SHA256, stored)[1].encode("ascii"))
+def _verify_django_bcrypt_sha256(password: str, match: _Match) -> bool:
+    return _bcrypt(hashlib.sha256(_raw(password)).hexdigest().encode("ascii"), match)
 
 
-def _pbkdf2_format(pattern: re.Pattern[str]) -> Callable[[str], str]:
-    def read(stored: str) -> str:
-        match = _match(pattern, stored)
-        rounds = int(match[2])
-        if not 1 <= rounds <= MAX_PBKDF2_ROUNDS:
-            raise UnsupportedHash("PBKDF2 hash costs too much")
-        return f"pbkdf2-{match[1] or 'sha1'}:{rounds}"
-
-    return read
+def _verify_passlib_bcrypt_sha256(password: str, match: _Match) -> bool:
+    # The second version keys the digest with the salt.
+    if match["version"]:
+        hashed = hmac.digest(match["salt"].encode("ascii"), _raw(password), "sha256")
+    else:
+        hashed = hashlib.sha256(_raw(password)).digest()
+    return _bcrypt(base64.b64encode(hashed), match)
 
 
-def _verify_pbkdf2(
-    pattern: re.Pattern[str], salt_of: Callable[[str], bytes], sum_of: Callable[[str], bytes]
-) -> Callable[[str, str], bool]:
-    def check(password: str, stored: str) -> bool:
-        match = _match(pattern, stored)
-        expected = sum_of(match[4])
-        raw = password.encode("utf-8", "replace")
-        made = hashlib.pbkdf2_hmac(match[1] or "sha1", raw, salt_of(match[3]), int(match[2]), len(expected))
+def _pbkdf2_cost(match: _Match) -> str:
+    rounds = int(match["rounds"])
+    if not 1 <= rounds <= MAX_PBKDF2_ROUNDS:
+        raise UnsupportedHash("PBKDF2 hash costs too much")
+    return f"pbkdf2-{match['hash'] or 'sha1'}:{rounds}"
+
+
+def _verify_pbkdf2(salt_of: Callable[[str], bytes], sum_of: Callable[[str], bytes]) -> Callable[[str, _Match], bool]:
+    def verify(password: str, match: _Match) -> bool:
+        expected = sum_of(match["sum"])
+        salt, rounds = salt_of(match["salt"]), int(match["rounds"])
+        made = hashlib.pbkdf2_hmac(match["hash"] or "sha1", _raw(password), salt, rounds, len(expected))
         return hmac.compare_digest(made, expected)
 
-    return check
+    return verify
 
 
-def _scrypt_format(pattern: re.Pattern[str], first: int) -> Callable[[str], str]:
-    def read(stored: str) -> str:
-        n, r, p = (int(_match(pattern, stored)[first + i]) for i in range(3))
-        if n < 2 or n & (n - 1) or not r or not p or 128 * n * r * p > MAX_SCRYPT_MEMORY:
-            raise UnsupportedHash("scrypt hash costs too much")
-        return f"scrypt:{n},{r},{p}"
+def _scrypt_parameters(match: _Match) -> tuple[int, int, int]:
+    given = match.groupdict()
+    logarithm = given.get("ln")
+    if logarithm is not None and int(logarithm) > 30:
+        raise UnsupportedHash("scrypt hash costs too much")
+    n = int(given["n"]) if logarithm is None else 1 << int(logarithm)
+    r, p = int(match["r"]), int(match["p"])
+    if n < 2 or n & (n - 1) or not r or not p or 128 * n * r * p > MAX_SCRYPT_MEMORY:
+        raise UnsupportedHash("scrypt hash costs too much")
+    return n, r, p
 
-    return read
+
+def _scrypt_cost(match: _Match) -> str:
+    n, r, p = _scrypt_parameters(match)
+    return f"scrypt:{n},{r},{p}"
 
 
-def _verify_scrypt(pattern: re.Pattern[str], first: int, salt: int) -> Callable[[str, str], bool]:
-    def check(password: str, stored: str) -> bool:
-        match = _match(pattern, stored)
-        n, r, p = (int(match[first + i]) for i in range(3))
-        expected = bytes.fromhex(match[5]) if salt == 4 else base64.b64decode(match[5])
-        made = hashlib.scrypt(
-            password.encode("utf-8", "replace"),
-            salt=match[salt].encode("utf-8"),
-            n=n,
-            r=r,
-            p=p,
-            maxmem=132 * n * r * p + (1 << 20),
-            dklen=len(expected),
-        )
+def _verify_scrypt(salt_of: Callable[[str], bytes], sum_of: Callable[[str], bytes]) -> Callable[[str, _Match], bool]:
+    def verify(password: str, match: _Match) -> bool:
+        n, r, p = _scrypt_parameters(match)
+        expected, salt = sum_of(match["sum"]), salt_of(match["salt"])
+        room = 132 * n * r * p + (1 << 20)
+        made = hashlib.scrypt(_raw(password), salt=salt, n=n, r=r, p=p, maxmem=room, dklen=len(expected))
         return hmac.compare_digest(made, expected)
 
-    return check
+    return verify
 
 
-def _passlib_base64(text: str) -> bytes:
+def _unpadded_base64(text: str) -> bytes:
+    """Base64 without padding; passlib writes `.` for `+` in some of its forms."""
     return base64.b64decode(text.replace(".", "+") + "=" * (-len(text) % 4))
 
 
-def _never(_password: str, _stored: str) -> bool:
-    raise UnsupportedHash("argon2 is verified by its library")
-
+_BCRYPT_PARTS = r"(?P<ident>2[aby])\$(?P<cost>\d\d)\$(?P<salt>[./A-Za-z0-9]{22})(?P<sum>[./A-Za-z0-9]{31})"
 
 _SCHEMES: Final = (
-    _Scheme("argon2", _ARGON2, _argon2_format, _never),
-    _Scheme("bcrypt", _BCRYPT, _bcrypt_format(_BCRYPT, "bcrypt"), _verify_bcrypt),
-    _Scheme("bcrypt_sha256", _BCRYPT_SHA256, _bcrypt_format(_BCRYPT_SHA256, "bcrypt"), _verify_bcrypt_sha256),
+    # Our own; Argon2id from anywhere; Django's, which puts its name in front.
     _Scheme(
-        "django_pbkdf2",
-        _DJANGO_PBKDF2,
-        _pbkdf2_format(_DJANGO_PBKDF2),
-        _verify_pbkdf2(_DJANGO_PBKDF2, str.encode, base64.b64decode),
+        re.compile(
+            r"(?:argon2)?(?P<hash>\$argon2id\$v=19\$m=(?P<memory>\d{1,7}),t=(?P<passes>\d{1,3}),p=(?P<lanes>\d{1,3})"
+            r"\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{22,128})"
+        ),
+        _argon2_cost,
+        _verify_argon2,
+    ),
+    # Everybody's bcrypt; Django's.
+    _Scheme(re.compile(r"(?:bcrypt\$)?\$" + _BCRYPT_PARTS), _bcrypt_cost, _verify_bcrypt),
+    _Scheme(re.compile(r"bcrypt_sha256\$\$" + _BCRYPT_PARTS), _bcrypt_cost, _verify_django_bcrypt_sha256),
+    # passlib's, in both its versions.
+    _Scheme(
+        re.compile(
+            r"\$bcrypt-sha256\$(?:(?P<version>v=2),t=(?P<ident>2b),r=|2b,)(?P<cost>\d{1,2})"
+            r"\$(?P<salt>[./A-Za-z0-9]{22})\$(?P<sum>[./A-Za-z0-9]{31})"
+        ),
+        _bcrypt_cost,
+        _verify_passlib_bcrypt_sha256,
+    ),
+    # Django
+    _Scheme(
+        re.compile(
+            r"pbkdf2_(?P<hash>sha1|sha256)\$(?P<rounds>\d{1,8})\$(?P<salt>[^$]+)\$(?P<sum>[A-Za-z0-9+/]{16,128}={0,2})"
+        ),
+        _pbkdf2_cost,
+        _verify_pbkdf2(str.encode, base64.b64decode),
     ),
     _Scheme(
-        "werkzeug_pbkdf2",
-        _WERKZEUG_PBKDF2,
-        _pbkdf2_format(_WERKZEUG_PBKDF2),
-        _verify_pbkdf2(_WERKZEUG_PBKDF2, str.encode, bytes.fromhex),
+        re.compile(
+            r"scrypt\$(?P<n>\d{1,8})\$(?P<salt>[^$]+)\$(?P<r>\d{1,3})\$(?P<p>\d{1,3})\$(?P<sum>[A-Za-z0-9+/]{16,128}={0,2})"
+        ),
+        _scrypt_cost,
+        _verify_scrypt(str.encode, base64.b64decode),
+    ),
+    # Werkzeug
+    _Scheme(
+        re.compile(
+            r"pbkdf2:(?P<hash>sha1|sha256|sha512):(?P<rounds>\d{1,8})\$(?P<salt>[^$]+)\$(?P<sum>(?:[0-9a-f]{2}){16,64})"
+        ),
+        _pbkdf2_cost,
+        _verify_pbkdf2(str.encode, bytes.fromhex),
     ),
     _Scheme(
-        "passlib_pbkdf2",
-        _PASSLIB_PBKDF2,
-        _pbkdf2_format(_PASSLIB_PBKDF2),
-        _verify_pbkdf2(_PASSLIB_PBKDF2, _passlib_base64, _passlib_base64),
+        re.compile(
+            r"scrypt:(?P<n>\d{1,8}):(?P<r>\d{1,3}):(?P<p>\d{1,3})\$(?P<salt>[^$]+)\$(?P<sum>(?:[0-9a-f]{2}){16,64})"
+        ),
+        _scrypt_cost,
+        _verify_scrypt(str.encode, bytes.fromhex),
+    ),
+    # passlib
+    _Scheme(
+        re.compile(
+            r"\$pbkdf2(?:-(?P<hash>sha256|sha512))?\$(?P<rounds>\d{1,8})\$(?P<salt>[./A-Za-z0-9]*)\$(?P<sum>[./A-Za-z0-9]{22,128})"
+        ),
+        _pbkdf2_cost,
+        _verify_pbkdf2(_unpadded_base64, _unpadded_base64),
     ),
     _Scheme(
-        "werkzeug_scrypt", _WERKZEUG_SCRYPT, _scrypt_format(_WERKZEUG_SCRYPT, 1), _verify_scrypt(_WERKZEUG_SCRYPT, 1, 4)
+        re.compile(
+            r"\$scrypt\$ln=(?P<ln>\d{1,2}),r=(?P<r>\d{1,3}),p=(?P<p>\d{1,3})"
+            r"\$(?P<salt>[A-Za-z0-9+/]*)\$(?P<sum>[A-Za-z0-9+/]{22,128})"
+        ),
+        _scrypt_cost,
+        _verify_scrypt(_unpadded_base64, _unpadded_base64),
     ),
-    _Scheme("django_scrypt", _DJANGO_SCRYPT, _scrypt_format(_DJANGO_SCRYPT, 2), _verify_scrypt(_DJANGO_SCRYPT, 2, 1)),
 )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -179,7 +179,7 @@ class PrivateKey:
         """The key that `private_bytes` wrote. Raises InvalidKey."""
         try:
             key = serialization.load_der_private_key(data, password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise InvalidKey("not a private key") from None
         return cls(cast("PrivateMaterial", key), alg=alg, kid=kid)
 
@@ -223,7 +223,7 @@ def public_key_from_jwk(jwk: Mapping[str, Any]) -> PublicKey:
     alg = jwk.get("alg", by_kind[kind])
     if alg == "Ed25519":
         alg = "EdDSA"
-    if alg not in ASYMMETRIC_ALGORITHMS:
+    if not isinstance(alg, str) or alg not in ASYMMETRIC_ALGORITHMS:
         raise InvalidKey("algorithm not supported")
     loader: Any = {"EC": ECKey, "OKP": OKPKey, "RSA": RSAKey}[kind[0]]
     members = {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y", "n", "e")}
@@ -231,7 +231,7 @@ def public_key_from_jwk(jwk: Mapping[str, Any]) -> PublicKey:
         material = loader.import_key(members).public_key
     except (ValueError, TypeError, KeyError, JoserfcError):
         raise InvalidKey("not a valid public key") from None
-    return PublicKey(cast("PublicMaterial", material), kid=kid, alg=alg)
+    return PublicKey(cast("PublicMaterial", material), kid=kid, alg=cast("Algorithm", alg))
 
 
 def public_keys_from_jwks(document: bytes) -> dict[str, PublicKey]:
@@ -266,7 +266,7 @@ def public_key_from_pem(data: bytes, *, alg: Algorithm, kid: str | None = None) 
     """A public key in PEM (SubjectPublicKeyInfo). Raises InvalidKey; a private key is refused, not reduced."""
     try:
         key = cast("PublicMaterial", serialization.load_pem_public_key(data))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidKey("not a public key in PEM") from None
     return PublicKey(key, kid=kid or thumbprint(key), alg=alg)
 
@@ -333,14 +333,23 @@ def _is_other_key_material(secret: bytes) -> bool:
             return "kty" in json.loads(stripped) or "keys" in json.loads(stripped)
         except ValueError:
             return False
-    if stripped.startswith(b"\x30"):
-        for load in (serialization.load_der_public_key, _load_der_private):
-            try:
-                load(stripped)
-            except (ValueError, TypeError):
-                continue
-            return True
+    der = _leading_der(stripped)
+    for load in (serialization.load_der_public_key, _load_der_private):
+        try:
+            load(der)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            continue
+        return True
     return False
+
+
+def _leading_der(data: bytes) -> bytes:
+    """The DER sequence that *data* begins with, without what follows it; empty if it begins with none."""
+    if len(data) < 2 or data[0] != 0x30:
+        return b""
+    size = data[1] & 0x7F if data[1] & 0x80 else 0
+    length = int.from_bytes(data[2 : 2 + size], "big") if size else data[1]
+    return data[: 2 + size + length]
 
 
 def _load_der_private(data: bytes) -> object:

@@ -1,0 +1,68 @@
+"""jose.encoding: the two encodings inside a token, read so that two readers cannot disagree."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authwright.jose.encoding import b64url_decode, b64url_encode, parse_json
+from authwright.jose.errors import InvalidToken
+
+
+@given(st.binary(max_size=80))
+def test_what_is_encoded_is_decoded_again(data: bytes) -> None:
+    text = b64url_encode(data)
+    assert text == base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    assert b64url_decode(text.encode()) == data
+
+
+@given(st.text("ABCYZabyz0189-_+/=. \n", max_size=12))
+def test_r81_only_the_canonical_spelling_is_decoded(text: str) -> None:
+    try:
+        data = b64url_decode(text.encode())
+    except InvalidToken:
+        return
+    assert b64url_encode(data) == text
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18), 10**18)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_ordinary_json_is_read_as_the_standard_library_reads_it(value: object) -> None:
+    try:
+        raw = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return
+    assert parse_json(raw) == json.loads(raw)
+
+
+@given(st.binary(max_size=60))
+def test_r84_whatever_comes_the_error_is_typed(raw: bytes) -> None:
+    try:
+        parse_json(raw)
+    except InvalidToken:
+        return
+    json.loads(raw)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b'"' + b"\\" * 9999, b'["\\ud800"]', b'{"\\udfff":1}']
+)
+def test_r84_hostile_json_ends_in_a_typed_error(raw: bytes) -> None:
+    with pytest.raises(InvalidToken):
+        parse_json(raw)
+
+
+def test_brackets_inside_strings_are_no_depth() -> None:
+    assert parse_json(json.dumps({"a": "[" * 100 + '\\"{' * 50}).encode())["a"].startswith("[")
