@@ -255,7 +255,8 @@ def settings_problems(settings: Settings) -> list[str]:
         problems.append("AUTHWRIGHT_ACCESS_TOKEN_SECONDS must be less than AUTHWRIGHT_SESSION_SECONDS.")
     for proxy in settings.forwarded_allow_ips:
         try:
-            if ipaddress.ip_network(proxy).num_addresses > 2**120 or proxy in ("0.0.0.0/0", "::/0"):
+            network = ipaddress.ip_network(proxy)
+            if network.prefixlen < (8 if network.version == 4 else 16):
                 raise ValueError
         except ValueError:
             problems.append("FORWARDED_ALLOW_IPS must name the proxies' addresses or networks, not everybody ('*').")

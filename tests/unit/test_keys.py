@@ -1,5 +1,6 @@
 """jose.keys: what may become a key, and for what (RFC 7517, 7518, 7638, 8037)."""
 
+import base64
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from joserfc import jwk as joserfc_jwk
 
 from authwright.jose import keys as module
+from authwright.jose.encoding import b64url_encode
 from authwright.jose.envelope import KeySet
 from authwright.jose.errors import InvalidKey, SignatureRefused
 from authwright.jose.keys import (
@@ -100,34 +102,67 @@ def test_r86_cve_2017_15361_keys_of_the_broken_generator_are_refused() -> None:
     assert not module._has_roca_fingerprint(rsa.generate_private_key(65537, 2048).public_key().public_numbers().n)
 
 
-@pytest.mark.parametrize("length", [0, 1, 31])
+@pytest.mark.parametrize("y", ["00" * 32, "01" + "00" * 31, "01" + "00" * 30 + "80", "ec" + "ff" * 30 + "7f"])
+def test_r86_ed25519_points_of_small_order_are_refused(y: str) -> None:
+    with pytest.raises(InvalidKey):
+        public_key_from_jwk({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": b64url_encode(bytes.fromhex(y))})
+
+
+def test_r86_rsa_numbers_must_be_odd_and_the_exponent_small() -> None:
+    numbers = rsa.generate_private_key(65537, 2048).public_key().public_numbers()
+    for n, e in ((numbers.n - 1, 65537), (numbers.n, 2**64 + 1)):
+        with pytest.raises(InvalidKey):
+            PublicKey(rsa.RSAPublicNumbers(e, n).public_key(), kid="k", alg="RS256")
+
+
+def test_a_jwk_without_a_key_id_gets_its_thumbprint() -> None:
+    members = jwk("ES256")
+    kid = members.pop("kid")
+    assert public_key_from_jwk(members).kid == kid
+
+
+def test_pem_of_another_kind_is_refused_with_a_typed_error() -> None:
+    for curve in (ec.BrainpoolP256R1(), ec.SECP224R1()):
+        pem = (
+            ec.generate_private_key(curve)
+            .public_key()
+            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+        with pytest.raises(InvalidKey):
+            public_key_from_pem(pem, alg="ES256")
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 65, 1000])
 def test_r86_a_shared_secret_has_at_least_the_hashs_size(length: int) -> None:
     with pytest.raises(InvalidKey):
         SharedSecret(b"x" * length, kid="k")
 
 
-def public_spellings() -> list[bytes]:
-    private = key("RS256")
+def spellings(alg: Algorithm) -> list[bytes]:
+    """Every encoding of a key pair that a mistaken setting could hold."""
+    private = key(alg)
     assert isinstance(private, PrivateKey)
     public, formats, encodings = private.public._key, serialization.PublicFormat, serialization.Encoding
-    return [
+    der = public.public_bytes(encodings.DER, formats.SubjectPublicKeyInfo)
+    found = [
         public.public_bytes(encodings.PEM, formats.SubjectPublicKeyInfo),
-        public.public_bytes(encodings.PEM, formats.PKCS1),
-        public.public_bytes(encodings.DER, formats.SubjectPublicKeyInfo),
-        public.public_bytes(encodings.OpenSSH, formats.OpenSSH),
+        der,
+        base64.b64encode(der),
         private._key.private_bytes(encodings.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
         private.private_bytes(),
+        base64.b64encode(private.private_bytes()),
         json.dumps(private.public.jwk()).encode(),
-        json.dumps({"keys": [private.public.jwk()]}).encode(),
+        json.dumps([private.public.jwk()]).encode(),
+        public.public_bytes(encodings.PEM, formats.SubjectPublicKeyInfo).decode().encode("utf-16"),
     ]
+    return found if alg == "PS256" else [*found, public.public_bytes(encodings.OpenSSH, formats.OpenSSH)]
 
 
-@pytest.mark.parametrize("around", ["{}", " {}", "\n\n{}", "\ufeff{}", "{}\r\n", "# a comment\n{}", "\t{}"])
-def test_r74_cve_2024_33663_cve_2026_34950_other_keys_are_never_shared_secrets(around: str) -> None:
+@pytest.mark.parametrize("alg", ASYMMETRIC)
+@pytest.mark.parametrize("around", ["{}", " {}", "\n\n{}", "\ufeff{}", "{}\r\n", "# a comment\n{}", "\0{}", "{};"])
+def test_r74_cve_2024_33663_cve_2026_34950_other_keys_are_never_shared_secrets(alg: Algorithm, around: str) -> None:
     before, after = (part.encode() for part in around.split("{}"))
-    for spelling in public_spellings():
-        if before.startswith(b"#") and spelling[:1] in b"\x30{":
-            continue  # a comment in front of DER or JSON makes neither
+    for spelling in spellings(alg):
         with pytest.raises(InvalidKey):
             SharedSecret(before + spelling + after, kid="k")
 
@@ -147,6 +182,8 @@ BAD_JWKS: list[dict[str, object]] = [
     {"key_ops": ["sign"]},
     {"key_ops": "verify"},
     {"key_ops": None},
+    {"dp": "AAAA"},
+    {"oth": []},
     {"kid": None},
     {"kid": 1},
     {"kid": ""},
@@ -164,6 +201,7 @@ BAD_JWKS: list[dict[str, object]] = [
     {"x": "*"},
     {"x": 1},
     {"y": ""},
+    {"x": "AAAA" + "A" * 40},
 ]
 
 

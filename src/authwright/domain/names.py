@@ -40,8 +40,8 @@ def normal_username(text: str) -> NameKey:
         name = _profile.enforce(text)
     except UnicodeEncodeError:
         raise InvalidName("A user name has no spaces, control characters or symbols.") from None
-    if "/" in name or len(name) > MAX_USERNAME:
-        raise InvalidName("A user name has no '/'.")
+    if "/" in name or len(name) > MAX_USERNAME or unicodedata.category(name[0]).startswith("M"):
+        raise InvalidName("A user name has no '/' and does not begin with a combining mark.")
     scripts = categories.unique_aliases(name) - {"COMMON", "INHERITED"}
     # Japanese and Korean are written in several scripts at once; other mixtures imitate somebody else's name.
     if len(scripts) > 1 and not scripts <= {"HAN", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"}:

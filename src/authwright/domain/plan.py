@@ -1,5 +1,6 @@
 """Roles, plans and what they permit: permissions are scopes, derived here and nowhere else."""
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -7,6 +8,8 @@ from authwright.domain.errors import InvalidScope
 
 Role = Literal["user", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 ACCOUNT: Final = "account"
 ADMIN: Final = "admin"
@@ -55,8 +58,11 @@ def permitted_scopes(*, role: str, plan: str, first_party: bool) -> frozenset[st
 
 
 def parse_scope(text: str) -> frozenset[str]:
-    """The scope tokens of a space-separated *text* (RFC 6749 section 3.3)."""
-    return frozenset(text.split())
+    """The scope tokens of a space-separated *text* (RFC 6749 section 3.3). Raises InvalidScope."""
+    tokens = frozenset(token for token in text.split(" ") if token)
+    if any(_SCOPE_TOKEN.fullmatch(token) is None for token in tokens):
+        raise InvalidScope
+    return tokens
 
 
 def format_scope(scopes: frozenset[str]) -> str:

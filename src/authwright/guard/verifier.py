@@ -27,7 +27,7 @@ class Verifier:
     *revocations* is fed by somebody else; the verifier only asks it. Not safe for several threads: one per event loop.
     """
 
-    __slots__ = ("_cache", "_cached_bytes", "_keys", "audience", "issuer", "leeway", "max_lifetime", "revocations")
+    __slots__ = ("_audience", "_cache", "_cached_bytes", "_issuer", "_keys", "_leeway", "_max_lifetime", "revocations")
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class Verifier:
         leeway: int,
         max_lifetime: int,
     ) -> None:
-        if not issuer or not audience:
+        if type(issuer) is not str or type(audience) is not str or not issuer or not audience:
             raise ValueError("a verifier needs an issuer and an audience")
         if not 0 <= leeway <= MAX_LEEWAY:
             raise ValueError(f"leeway is 0 to {MAX_LEEWAY} seconds")
-        self.issuer = issuer
-        self.audience = audience
-        self.leeway = leeway
-        self.max_lifetime = max_lifetime
+        self._issuer = issuer
+        self._audience = audience
+        self._leeway = leeway
+        self._max_lifetime = max_lifetime
         self.revocations = revocations
         self.use_keys(keys)
 
@@ -55,6 +55,10 @@ class Verifier:
         self._keys = KeySet(keys, typ=ACCESS_TOKEN_TYPE)
         self._cache: dict[str, Principal] = {}
         self._cached_bytes = 0
+
+    @property
+    def audience(self) -> str:
+        return self._audience
 
     def knows_key(self, kid: str) -> bool:
         return kid in self._keys
@@ -67,9 +71,11 @@ class Verifier:
         principal = self._cache.get(token)
         if principal is None:
             principal = self._verify_first(token, now)
-        elif now >= (principal.expires_at + self.leeway) * MICROSECONDS:
+        elif now >= (principal.expires_at + self._leeway) * MICROSECONDS:
             self._forget(token)
             raise TokenExpired("expired")
+        elif now < (principal.issued_at - self._leeway) * MICROSECONDS:
+            raise ClaimRefused("not yet valid")
         withdrawn = self.revocations.refuses(
             session=principal.session_id,
             subject=principal.subject,
@@ -87,11 +93,11 @@ class Verifier:
         payload, key = self._keys.open(token)
         claims = validate_access_claims(
             payload,
-            issuer=self.issuer,
-            audience=self.audience,
+            issuer=self._issuer,
+            audience=self._audience,
             now=now // MICROSECONDS,
-            leeway=self.leeway,
-            max_lifetime=self.max_lifetime,
+            leeway=self._leeway,
+            max_lifetime=self._max_lifetime,
         )
         principal = Principal(
             issuer=claims.issuer,
@@ -108,14 +114,20 @@ class Verifier:
             expires_at=claims.expires_at,
             key_id=key.kid,
         )
-        # An entry weighs about its token and as much again for what was read from it.
-        self._cached_bytes += 2 * len(token) + 1024
+        weight = _weight(token, principal)
+        self._cached_bytes += weight
         if self._cached_bytes > MAX_CACHED_BYTES:
             self._cache.clear()
-            self._cached_bytes = 2 * len(token) + 1024
+            self._cached_bytes = weight
         self._cache[token] = principal
         return principal
 
     def _forget(self, token: str) -> None:
-        if self._cache.pop(token, None) is not None:
-            self._cached_bytes -= 2 * len(token) + 1024
+        principal = self._cache.pop(token, None)
+        if principal is not None:
+            self._cached_bytes -= _weight(token, principal)
+
+
+def _weight(token: str, principal: Principal) -> int:
+    """About how many bytes an entry takes: the token, what was read from it, and Python's own around both."""
+    return 2 * len(token) + 1024 + 128 * (len(principal.scopes) + len(principal.roles))

@@ -1,5 +1,6 @@
 """The claims of an access token, validated as a whole (RFC 7519 section 4, RFC 9068 section 2.2 and 4)."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,6 +9,9 @@ from authwright.jose.errors import ClaimRefused, TokenExpired
 
 ACCESS_TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type, RFC 9068 section 2.1
 MAX_LEEWAY: Final = 120
+MAX_NAMES: Final = 256
+"""Roles and scopes that are read from one token."""
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 _LATEST: Final = 2**53  # seconds; beyond what every JSON reader holds exactly
 
 
@@ -59,21 +63,21 @@ def validate_access_claims(
     if "cnf" in claims:
         raise ClaimRefused("bound to a key that was not proven")
     roles = claims.get("roles", [])
-    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+    if not isinstance(roles, list) or len(roles) > MAX_NAMES or not all(isinstance(role, str) for role in roles):
         raise ClaimRefused("roles is not a list of strings")
     epoch = claims.get("auth_epoch", 0)
-    if type(epoch) is not int or epoch < 0:
+    if type(epoch) is not int or not 0 <= epoch < _LATEST:
         raise ClaimRefused("auth_epoch is not a number")
     return AccessClaims(
         issuer=issuer,
         subject=_text(claims, "sub"),
         audience=audience,
-        client_id=_text(claims, "client_id"),
+        client_id=_text(claims, "client_id", longest=2048),
         token_id=_text(claims, "jti"),
         session_id=_optional_text(claims, "sid"),
         issued_at=issued_at,
         expires_at=expires_at,
-        scopes=frozenset((_optional_text(claims, "scope") or "").split()),
+        scopes=_scopes(claims),
         roles=tuple(roles),
         plan=_optional_text(claims, "plan"),
         username=_optional_text(claims, "preferred_username"),
@@ -89,11 +93,22 @@ def _time(claims: dict[str, Any], name: str) -> int:
     return int(value)
 
 
-def _text(claims: dict[str, Any], name: str) -> str:
+def _text(claims: dict[str, Any], name: str, *, longest: int = 255) -> str:
     value = claims.get(name)
-    if type(value) is not str or not 0 < len(value) <= 255:
+    if type(value) is not str or not 0 < len(value) <= longest or not value.isprintable():
         raise ClaimRefused(f"{name} is missing or not a text")
     return value
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    # RFC 6749 section 3.3: separated by one space, and by nothing else that Python would split at.
+    text = _optional_text(claims, "scope") or ""
+    if text and _SCOPE.fullmatch(text) is None:
+        raise ClaimRefused("scope is malformed")
+    scopes = frozenset(text.split(" ") if text else ())
+    if len(scopes) > MAX_NAMES:
+        raise ClaimRefused("too many scopes")
+    return scopes
 
 
 def _optional_text(claims: dict[str, Any], name: str) -> str | None:

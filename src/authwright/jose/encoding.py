@@ -19,7 +19,8 @@ _ALPHABET = re.compile(rb"[A-Za-z0-9_-]+")
 # The last character of a group that is not full carries unused bits; a canonical encoder leaves them zero.
 _CANONICAL_LAST = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
-_BRACKETS_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and good for a string without an end, too: it never looks at a character twice.
+_BRACKETS_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def b64url_encode(data: bytes) -> str:

@@ -2,8 +2,8 @@
 
     payload, key = KeySet(keys, typ="at+jwt").open(token)     # or an InvalidToken
 
-The header chooses among the keys the caller brought and nothing else: `jku`, `x5u`, `jwk`, `x5c` are never looked
-at, `crit` and `b64` are refused, and the algorithm is the key's, which the header may only name.
+The header chooses among the keys the caller brought and nothing else. Headers that bring keys of their own or change
+what the envelope means are refused, and the algorithm is the key's, which the header may only name.
 """
 
 import re
@@ -19,8 +19,8 @@ MAX_HEADER_BYTES: Final = 4 * 1024
 MAX_KNOWN_HEADERS: Final = 64
 
 _COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-# `crit` and `b64` change what the envelope means; `zip` and `enc` belong to encryption, which is not spoken here.
-_REFUSED_PARAMETERS = frozenset({"crit", "b64", "zip", "enc"})
+# They change what the envelope means, bring keys of their own, or belong to encryption, which is not spoken here.
+_REFUSED_PARAMETERS = frozenset({"crit", "b64", "cty", "jku", "jwk", "x5u", "x5c", "zip", "enc", "p2c", "p2s", "epk"})
 
 
 class Envelope(NamedTuple):
@@ -40,6 +40,8 @@ class KeySet:
     __slots__ = ("_headers", "_keys", "_typ")
 
     def __init__(self, keys: Mapping[str, VerifyingKey], *, typ: str) -> None:
+        if any(key is None for key in keys.values()):
+            raise ValueError("a key set holds keys only")
         self._keys = dict(keys)
         self._typ = typ.lower()
         self._headers: dict[bytes, VerifyingKey] = {}

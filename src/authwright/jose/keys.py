@@ -5,7 +5,6 @@ an HMAC secret, whatever the header of a token says.
 """
 
 import hmac
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol, cast, get_args
@@ -35,11 +34,29 @@ _HEADER_NAMES: Final[Mapping[str, frozenset[str]]] = {
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
+MIN_SECRET_BYTES: Final = 32
+MAX_SECRET_BYTES: Final = 64
 MAX_JWKS_BYTES: Final = 256 * 1024
 MAX_JWKS_KEYS: Final = 64
 MAX_KID_LENGTH: Final = 256
 
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+# Ed25519's object identifier, in DER and in the base64 of DER.
+_ED25519_ENCODED = re.compile(rb"\x06\x03\x2b\x65\x70|BQYDK2Vw")
+# Points of small order (y coordinates, little endian, without the sign bit): anybody can sign under such a key.
+_SMALL_ORDER: Final = frozenset(
+    int.from_bytes(bytes.fromhex(y), "little")
+    for y in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    )
+)
+_PRIVATE_MEMBERS: Final = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 _SHA256 = hashes.SHA256()
 _ECDSA = ec.ECDSA(_SHA256)
 _PKCS1 = padding.PKCS1v15()
@@ -105,18 +122,18 @@ class PublicKey:
 
 
 class SharedSecret:
-    """An HS256 secret of at least 256 bits, for closed systems (RFC 7518 section 3.2).
+    """An HS256 secret of 32 to 64 random bytes, for closed systems (RFC 7518 section 3.2).
 
-    Raises InvalidKey for shorter ones and for anything that is key material of another kind: a PEM, SSH, DER or JWK
-    encoding, however it is wrapped in white space, comments or a byte order mark.
+    Raises InvalidKey for shorter ones and for encodings of public or private keys, however they are wrapped: all but
+    Ed25519's are longer, and that one carries its name.
     """
 
     __slots__ = ("_secret", "alg", "kid")
 
     def __init__(self, secret: bytes, *, kid: str) -> None:
-        if len(secret) < 32:
-            raise InvalidKey("an HS256 secret needs at least 32 bytes")
-        if _is_other_key_material(secret):
+        if not MIN_SECRET_BYTES <= len(secret) <= MAX_SECRET_BYTES:
+            raise InvalidKey("an HS256 secret has 32 to 64 bytes")
+        if _ED25519_ENCODED.search(secret):
             raise InvalidKey("this is not a shared secret but another kind of key")
         self._secret = secret
         self.kid: str = kid
@@ -144,6 +161,7 @@ class PrivateKey:
 
     def __init__(self, key: PrivateMaterial, *, alg: Algorithm, kid: str | None = None) -> None:
         material = key.public_key()
+        _require_strength(material, alg)
         self._key = key
         self.public = PublicKey(material, kid=kid or thumbprint(material), alg=alg)
 
@@ -203,19 +221,16 @@ def thumbprint(key: PublicMaterial) -> str:
 def public_key_from_jwk(jwk: Mapping[str, Any]) -> PublicKey:
     """One public JWK as a key. Raises InvalidKey for a private or symmetric one, or one not meant for signatures.
 
-    The algorithm is the JWK's own `alg`; where that is absent it follows from the kind of key (RSA: RS256), never
-    from a token's header.
+    A key without `kid` gets its thumbprint as one. The algorithm is the JWK's own `alg`; where that is absent it
+    follows from the kind of key (RSA: RS256), never from a token's header.
     """
-    if any(member in jwk for member in ("d", "k", "p", "q")):
+    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise InvalidKey("private or symmetric key in a public set")
     if jwk.get("use", "sig") != "sig":
         raise InvalidKey("key is not for signatures")
     operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         raise InvalidKey("key is not for verifying")
-    kid = jwk.get("kid")
-    if not isinstance(kid, str):
-        raise InvalidKey("key without a key id")
     by_kind = {("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA", ("RSA", None): "RS256"}
     kind = (jwk.get("kty"), jwk.get("crv"))
     if not all(isinstance(part, str | None) for part in kind) or kind not in by_kind:
@@ -225,13 +240,20 @@ def public_key_from_jwk(jwk: Mapping[str, Any]) -> PublicKey:
         alg = "EdDSA"
     if not isinstance(alg, str) or alg not in ASYMMETRIC_ALGORITHMS:
         raise InvalidKey("algorithm not supported")
+    if kind[0] == "EC" and not all(isinstance(jwk.get(axis), str) and len(jwk[axis]) == 43 for axis in ("x", "y")):
+        raise InvalidKey("coordinates have 32 bytes")
     loader: Any = {"EC": ECKey, "OKP": OKPKey, "RSA": RSAKey}[kind[0]]
     members = {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y", "n", "e")}
     try:
         material = loader.import_key(members).public_key
     except (ValueError, TypeError, KeyError, JoserfcError):
         raise InvalidKey("not a valid public key") from None
-    return PublicKey(cast("PublicMaterial", material), kid=kid, alg=cast("Algorithm", alg))
+    key = cast("PublicMaterial", material)
+    _require_strength(key, cast("Algorithm", alg))
+    kid = jwk["kid"] if "kid" in jwk else thumbprint(key)
+    if not isinstance(kid, str):
+        raise InvalidKey("key id is not a text")
+    return PublicKey(key, kid=kid, alg=cast("Algorithm", alg))
 
 
 def public_keys_from_jwks(document: bytes) -> dict[str, PublicKey]:
@@ -250,7 +272,7 @@ def public_keys_from_jwks(document: bytes) -> dict[str, PublicKey]:
         raise InvalidKey("not a key set")
     keys: dict[str, PublicKey] = {}
     for jwk in jwks:
-        if jwk.get("kty") == "oct" or any(member in jwk for member in ("d", "k", "p", "q")):
+        if jwk.get("kty") == "oct" or not _PRIVATE_MEMBERS.isdisjoint(jwk):
             raise InvalidKey("private or symmetric key in a public set")
         try:
             key = public_key_from_jwk(jwk)
@@ -264,10 +286,13 @@ def public_keys_from_jwks(document: bytes) -> dict[str, PublicKey]:
 
 def public_key_from_pem(data: bytes, *, alg: Algorithm, kid: str | None = None) -> PublicKey:
     """A public key in PEM (SubjectPublicKeyInfo). Raises InvalidKey; a private key is refused, not reduced."""
+    if b"PRIVATE KEY" in data:
+        raise InvalidKey("a private key where a public one is wanted")
     try:
         key = cast("PublicMaterial", serialization.load_pem_public_key(data))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidKey("not a public key in PEM") from None
+    _require_strength(key, alg)
     return PublicKey(key, kid=kid or thumbprint(key), alg=alg)
 
 
@@ -298,12 +323,16 @@ def _require_strength(key: PublicMaterial, alg: Algorithm) -> None:
         fits = alg in ("RS256", "PS256") and isinstance(key, rsa.RSAPublicKey)
     if not fits:
         raise InvalidKey("key and algorithm do not belong together")
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        y = int.from_bytes(key.public_bytes_raw(), "little") & (2**255 - 1)
+        if y in _SMALL_ORDER:
+            raise InvalidKey("Ed25519 point of small order")
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
         if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
             raise InvalidKey("RSA keys need 2048 to 8192 bits")
-        if numbers.e < 3 or numbers.e % 2 == 0:
-            raise InvalidKey("RSA exponent is too small or even")
+        if not 3 <= numbers.e < 2**64 or numbers.e % 2 == 0 or numbers.n % 2 == 0:
+            raise InvalidKey("RSA exponent or modulus is out of range")
         if _has_roca_fingerprint(numbers.n):
             raise InvalidKey("RSA key made by a broken generator (CVE-2017-15361)")
 
@@ -319,38 +348,3 @@ def _has_roca_fingerprint(modulus: int) -> bool:
         else:
             return False
     return True
-
-
-_TEXT_KEY = re.compile(rb"-----BEGIN|(?m:^[\s\xef\xbb\xbf]*(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-))")
-
-
-def _is_other_key_material(secret: bytes) -> bool:
-    if _TEXT_KEY.search(secret):
-        return True
-    stripped = secret.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if stripped.startswith(b"{"):
-        try:
-            return "kty" in json.loads(stripped) or "keys" in json.loads(stripped)
-        except ValueError:
-            return False
-    der = _leading_der(stripped)
-    for load in (serialization.load_der_public_key, _load_der_private):
-        try:
-            load(der)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            continue
-        return True
-    return False
-
-
-def _leading_der(data: bytes) -> bytes:
-    """The DER sequence that *data* begins with, without what follows it; empty if it begins with none."""
-    if len(data) < 2 or data[0] != 0x30:
-        return b""
-    size = data[1] & 0x7F if data[1] & 0x80 else 0
-    length = int.from_bytes(data[2 : 2 + size], "big") if size else data[1]
-    return data[: 2 + size + length]
-
-
-def _load_der_private(data: bytes) -> object:
-    return serialization.load_der_private_key(data, password=None)

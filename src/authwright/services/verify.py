@@ -53,17 +53,23 @@ class Verify:
             await self._revoke.catch_up()
             await self.load_keys(now)
         try:
-            return self._verifier.verify(text, now=now)
+            return self._judge(text, now)
         except UnknownKey:
             if now < self._reload_due:
                 raise Unauthenticated(detail="unknown key") from None
-        except TokenExpired as error:
-            raise ExpiredToken(error.public, detail=str(error)) from None
-        except InvalidToken as error:
-            raise Unauthenticated(error.public, detail=str(error)) from None
         self._reload_due = after(now, _RELOAD_AT_MOST_EVERY)
         await self.load_keys(now)
         try:
+            return self._judge(text, now)
+        except UnknownKey as error:
+            raise Unauthenticated(error.public, detail=str(error)) from None
+
+    def _judge(self, text: str, now: Instant) -> Principal:
+        try:
             return self._verifier.verify(text, now=now)
+        except UnknownKey:
+            raise
+        except TokenExpired as error:
+            raise ExpiredToken(error.public, detail=str(error)) from None
         except InvalidToken as error:
             raise Unauthenticated(error.public, detail=str(error)) from None

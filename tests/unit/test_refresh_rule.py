@@ -1,0 +1,195 @@
+"""domain.refresh: the token's format and the rule (RFC 6749 section 6, RFC 9700 section 4.14)."""
+
+import base64
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authwright.domain.client import FIRST_PARTY
+from authwright.domain.errors import InvalidGrant
+from authwright.domain.instant import Instant, after
+from authwright.domain.refresh import RefreshToken, RefreshTokens, Verdict, judge
+from authwright.domain.secrets import ClientId, Digest, SessionId, Subject, new_session_id
+from authwright.domain.session import Session
+
+NOW = Instant(1_795_000_000_000_000)
+KEY = b"\1\2\3\4"
+TOKENS = RefreshTokens({KEY: b"k" * 32}, current=KEY, issuer="https://a.example", store_epoch="e1")
+
+
+def session(token: RefreshToken, **changed: object) -> Session:
+    made = Session(
+        id=token.session_id,
+        subject=Subject("usr_x"),
+        client_id=FIRST_PARTY,
+        username="ada",
+        role="user",
+        plan="free",
+        auth_epoch=1,
+        granted_scope="",
+        audiences=("https://a.example",),
+        generation=token.generation,
+        secret_digest=token.digest,
+        created_at=NOW,
+        rotated_at=NOW,
+        used_at=NOW,
+        idle_expires_at=after(NOW, 1000),
+        expires_at=after(NOW, 5000),
+        revoked_at=None,
+        revoked_because=None,
+        user_agent="",
+        address="",
+        methods="pwd",
+    )
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def verdict(stored: Session | None, presented: RefreshToken, now: Instant = NOW, client: str | None = None) -> Verdict:
+    successor = TOKENS.successor(presented)
+    return judge(stored, presented, successor, client=client and ClientId(client), now=now, grace=10)
+
+
+def test_a_token_is_read_as_it_was_written() -> None:
+    token = TOKENS.first(new_session_id())
+    again = TOKENS.decode(TOKENS.encode(token))
+    assert (again.session_id, again.generation, again.secret) == (token.session_id, token.generation, token.secret)
+
+
+def test_r60_r34_a_token_has_safe_characters_and_256_random_bits() -> None:
+    text = TOKENS.encode(TOKENS.first(new_session_id()))
+    assert text.startswith("awr_")
+    assert len(text) == 128
+    assert text.replace("_", "").replace("-", "").isalnum()
+    assert len({TOKENS.first(new_session_id()).secret for _ in range(100)}) == 100
+
+
+@given(st.integers(0, 127), st.characters(min_codepoint=1, max_codepoint=255))
+def test_r103_a_token_with_one_other_character_is_refused(at: int, character: str) -> None:
+    text = TOKENS.encode(TOKENS.first(SessionId("A" * 21 + "w")))
+    changed = text[:at] + character + text[at + 1 :]
+    if changed != text:
+        with pytest.raises(InvalidGrant):
+            TOKENS.decode(changed)
+
+
+def test_r103_truncated_extended_and_recased_tokens_are_refused() -> None:
+    text = TOKENS.encode(TOKENS.first(new_session_id()))
+    for changed in (
+        text[:-1],
+        text + "A",
+        text + "=",
+        text.upper(),
+        text.lower(),
+        " " + text,
+        text + "\n",
+        text[4:],
+        "",
+    ):
+        with pytest.raises(InvalidGrant):
+            TOKENS.decode(changed)
+
+
+def test_a_token_belongs_to_one_issuer_one_store_epoch_and_one_key() -> None:
+    text = TOKENS.encode(TOKENS.first(new_session_id()))
+    for other in (
+        RefreshTokens({KEY: b"k" * 32}, current=KEY, issuer="https://b.example", store_epoch="e1"),
+        RefreshTokens({KEY: b"k" * 32}, current=KEY, issuer="https://a.example", store_epoch="e2"),
+        RefreshTokens({KEY: b"K" * 32}, current=KEY, issuer="https://a.example", store_epoch="e1"),
+        RefreshTokens({b"abcd": b"k" * 32}, current=b"abcd", issuer="https://a.example", store_epoch="e1"),
+    ):
+        with pytest.raises(InvalidGrant):
+            other.decode(text)
+
+
+def test_another_version_is_refused_even_with_a_good_mac() -> None:
+    text = TOKENS.encode(TOKENS.first(new_session_id()))
+    raw = bytearray(base64.urlsafe_b64decode(text[4:]))
+    raw[0] = 2
+    body = bytes(raw[:61])
+    raw[61:] = TOKENS._mac(KEY, body)
+    with pytest.raises(InvalidGrant):
+        TOKENS.decode("awr_" + base64.urlsafe_b64encode(bytes(raw)).decode())
+
+
+def test_an_old_key_still_reads_its_sessions_while_new_ones_use_the_new() -> None:
+    old = TOKENS.first(new_session_id())
+    both = RefreshTokens(
+        {KEY: b"k" * 32, b"next": b"n" * 32}, current=b"next", issuer="https://a.example", store_epoch="e1"
+    )
+    assert both.decode(TOKENS.encode(old)).secret == old.secret
+    assert both.first(new_session_id()).key_id == b"next"
+    assert both.successor(old).key_id == KEY
+
+
+def test_a_predecessor_always_has_the_same_successor_and_no_other_has_it() -> None:
+    token = TOKENS.first(new_session_id())
+    assert TOKENS.successor(token).secret == TOKENS.successor(token).secret
+    assert TOKENS.successor(token).generation == token.generation + 1
+    for other in (
+        RefreshToken(key_id=KEY, session_id=new_session_id(), generation=1, secret=token.secret),
+        RefreshToken(key_id=KEY, session_id=token.session_id, generation=2, secret=token.secret),
+        RefreshToken(key_id=KEY, session_id=token.session_id, generation=1, secret=bytes(32)),
+    ):
+        assert TOKENS.successor(other).secret != TOKENS.successor(token).secret
+
+
+def test_a_token_shows_no_secret() -> None:
+    token = TOKENS.first(new_session_id())
+    assert str(token.secret) not in repr(token)
+    assert "secret" not in repr(token)
+    assert "digest" not in repr(session(token))
+
+
+def test_r58_the_predecessor_within_the_grace_period_is_a_replay() -> None:
+    first = TOKENS.first(new_session_id())
+    moved = session(TOKENS.successor(first))
+    assert verdict(moved, first) is Verdict.REPLAY
+    assert verdict(moved, first, after(NOW, 9.999999)) is Verdict.REPLAY
+    assert verdict(moved, first, after(NOW, 10)) is Verdict.REUSE
+
+
+def test_r51_the_predecessor_is_reuse_once_its_successor_was_used() -> None:
+    first = TOKENS.first(new_session_id())
+    moved_twice = session(TOKENS.successor(TOKENS.successor(first)))
+    assert verdict(moved_twice, first) is Verdict.REUSE
+
+
+def test_r58_a_predecessor_with_another_secret_is_no_replay() -> None:
+    first = TOKENS.first(new_session_id())
+    forged = RefreshToken(key_id=KEY, session_id=first.session_id, generation=1, secret=bytes(32))
+    assert verdict(session(TOKENS.successor(first)), forged) is Verdict.REUSE
+
+
+def test_a_generation_ahead_of_the_store_is_rollback_not_theft() -> None:
+    first = TOKENS.first(new_session_id())
+    assert verdict(session(first), TOKENS.successor(first)) is Verdict.ROLLBACK
+
+
+def test_r52_the_wrong_client_is_refused_before_anything_else_is_judged() -> None:
+    first = TOKENS.first(new_session_id())
+    twice = session(TOKENS.successor(TOKENS.successor(first)))
+    assert verdict(twice, first, client="cli_other") is Verdict.WRONG_CLIENT
+    assert verdict(twice, first, client=FIRST_PARTY) is Verdict.REUSE
+
+
+def test_r54_r173_idle_and_absolute_expiry() -> None:
+    first = TOKENS.first(new_session_id())
+    stored = session(first)
+    assert verdict(stored, first, after(NOW, 999.9)) is Verdict.RACED
+    assert verdict(stored, first, after(NOW, 1000)) is Verdict.EXPIRED
+    assert verdict(session(first, idle_expires_at=after(NOW, 9000)), first, after(NOW, 5000)) is Verdict.EXPIRED
+
+
+def test_a_revoked_session_stays_revoked_whatever_is_presented() -> None:
+    first = TOKENS.first(new_session_id())
+    ended = session(first, revoked_at=NOW, revoked_because="logout")
+    for presented in (first, TOKENS.successor(first)):
+        assert verdict(ended, presented) is Verdict.REVOKED
+
+
+def test_a_session_that_is_not_there_or_has_another_secret_is_unknown() -> None:
+    first = TOKENS.first(new_session_id())
+    assert verdict(None, first) is Verdict.UNKNOWN
+    assert verdict(session(first, secret_digest=Digest(bytes(32))), first) is Verdict.UNKNOWN
