@@ -1,0 +1,46 @@
+"""storage.port.Ledger: append-only and gapless."""
+
+import asyncio
+from dataclasses import replace
+
+from authwright.domain.instant import after
+from authwright.domain.revocation import FOREVER
+from authwright.storage.port import Store
+from records import NOW, revocation
+
+
+async def test_entries_are_numbered_from_one_and_read_in_order(store: Store) -> None:
+    made = [revocation("a"), revocation("usr_1", kind="subject", epoch=2**40), revocation("k", kind="key")]
+    assert [await store.ledger.append(each) for each in made] == [1, 2, 3]
+    assert list(await store.ledger.since(0)) == [replace(each, number=n + 1) for n, each in enumerate(made)]
+    assert [each.number for each in await store.ledger.since(1, most=1)] == [2]
+    assert list(await store.ledger.since(3)) == []
+
+
+async def test_a_hundred_writers_leave_no_gap_and_no_reader_ever_sees_one(store: Store) -> None:
+    seen = 0
+    done = False
+
+    async def follow() -> None:
+        nonlocal seen
+        while not (done and seen == 100):
+            for entry in await store.ledger.since(seen):
+                assert entry.number == seen + 1
+                seen = entry.number
+            await asyncio.sleep(0)
+
+    following = asyncio.create_task(follow())
+    numbers = await asyncio.gather(*(store.ledger.append(revocation(str(n))) for n in range(100)))
+    done = True
+    await asyncio.wait_for(following, 10)
+    assert sorted(numbers) == list(range(1, 101))
+
+
+async def test_a_snapshot_holds_what_still_matters_and_the_newest_entry_in_any_case(store: Store) -> None:
+    assert list(await store.ledger.snapshot(now=NOW)) == []
+    await store.ledger.append(revocation("gone", until=1))
+    await store.ledger.append(replace(revocation("k", kind="key"), until=FOREVER))
+    await store.ledger.append(revocation("gone, but the newest", until=1))
+    kept = await store.ledger.snapshot(now=after(NOW, 50))
+    assert [each.number for each in kept] == [2, 3]
+    assert [each.number for each in await store.ledger.snapshot(now=NOW)] == [1, 2, 3]

@@ -1,0 +1,251 @@
+"""storage.port.Sessions: what every store promises of logins."""
+
+import asyncio
+from dataclasses import replace
+
+from authwright.domain.client import FIRST_PARTY
+from authwright.domain.instant import Instant, after
+from authwright.domain.secrets import ClientId, SessionId, Subject
+from authwright.domain.session import Session
+from authwright.domain.user import User
+from authwright.storage.port import Store
+from records import HASH, NOW, client, name, secret, session, user
+
+
+async def stored_user(store: Store, **changed: object) -> User:
+    made = user(**changed)
+    await store.users.add(made, [name(made.id)])
+    return made
+
+
+async def opened(store: Store, subject: str, **changed: object) -> Session:
+    made = session(subject, **changed)
+    answer = await store.sessions.open(made)
+    assert answer is not None
+    assert answer.session == made
+    return made
+
+
+def rotation(of: Session, step: int = 1, **changed: object) -> dict[str, object]:
+    return {
+        "generation": step,
+        "presented": secret(step),
+        "successor": secret(step + 1),
+        "client": None,
+        "now": after(NOW, 10),
+        "idle_expires_at": after(NOW, 1010),
+        **changed,
+    }
+
+
+async def rotate(store: Store, of: Session, step: int = 1, **changed: object) -> Session | None:
+    return await store.sessions.rotate(of.id, **rotation(of, step, **changed))  # type: ignore[arg-type]
+
+
+async def test_what_was_opened_is_found_exactly(store: Store) -> None:
+    ada = await stored_user(store)
+    made = await opened(store, ada.id, granted_scope="predict", user_agent="\N{SNOWMAN}", methods="pwd otp")
+    assert await store.sessions.find(made.id) == made
+    assert await store.sessions.find(SessionId("none")) is None
+
+
+async def test_a_session_opens_only_for_an_active_subject_at_its_epoch(store: Store) -> None:
+    ada = await stored_user(store)
+    disabled = await stored_user(store, status="disabled")
+    for refused in (
+        session(ada.id, auth_epoch=2),
+        session(ada.id, auth_epoch=0),
+        session(disabled.id),
+        session("usr_nobody"),
+    ):
+        assert await store.sessions.open(refused) is None
+        assert await store.sessions.find(refused.id) is None
+    await store.users.raise_epoch(ada.id, now=NOW)
+    assert await store.sessions.open(session(ada.id)) is None
+    assert await store.sessions.open(session(ada.id, auth_epoch=2)) is not None
+
+
+async def test_opening_tells_how_many_live_sessions_there_were(store: Store) -> None:
+    ada, eve = await stored_user(store), await stored_user(store)
+    await opened(store, eve.id)
+    ended, expired = await opened(store, ada.id), await opened(store, ada.id, idle_expires_at=NOW)
+    await store.sessions.end(ended.id, because="logout", now=NOW)
+    assert expired.idle_expires_at == NOW
+    counts = []
+    for _ in range(3):
+        answer = await store.sessions.open(session(ada.id))
+        assert answer is not None
+        counts.append(answer.others)
+    assert counts == [0, 1, 2]
+
+
+async def test_a_client_key_opens_a_session_in_one_step(store: Store) -> None:
+    scoring = client()
+    await store.clients.add(scoring)
+    draft = session("", client_id="", methods="key", username=None)
+    answer = await store.sessions.open_with_key(scoring.key_digest, draft)
+    assert answer is not None
+    expected = replace(
+        draft,
+        subject=Subject(scoring.id),
+        client_id=scoring.id,
+        username="scoring",
+        role="user",
+        plan="premium",
+        auth_epoch=1,
+        granted_scope="analytics predict",
+        audiences=scoring.audiences,
+    )
+    assert answer.session == expected == await store.sessions.find(draft.id)
+    assert await store.sessions.open_with_key(secret(9), session("")) is None
+    await store.clients.set_status(scoring.id, "disabled", now=NOW)
+    assert await store.sessions.open_with_key(scoring.key_digest, session("")) is None
+    assert await store.sessions.open(session(scoring.id, client_id=scoring.id)) is None
+
+
+async def test_a_rotation_moves_the_session_one_generation_on(store: Store) -> None:
+    made = await opened(store, (await stored_user(store)).id)
+    moved = await rotate(store, made)
+    assert moved == replace(
+        made,
+        generation=2,
+        secret_digest=secret(2),
+        rotated_at=after(NOW, 10),
+        used_at=after(NOW, 10),
+        idle_expires_at=after(NOW, 1010),
+    )
+    assert await store.sessions.find(made.id) == moved
+    assert await rotate(store, made) is None
+    assert await rotate(store, made, 2) is not None
+
+
+async def test_r56_cve_2026_1035_of_a_hundred_rotations_of_one_secret_exactly_one_wins(store: Store) -> None:
+    made = await opened(store, (await stored_user(store)).id)
+    for step in (1, 2, 3):
+        outcomes = await asyncio.gather(*(rotate(store, made, step) for _ in range(100)))
+        winners = [outcome for outcome in outcomes if outcome is not None]
+        assert len(winners) == 1
+        assert winners[0].generation == step + 1
+
+
+async def test_a_rotation_needs_the_right_secret_generation_client_and_a_living_session(store: Store) -> None:
+    ada = await stored_user(store)
+    made = await opened(store, ada.id)
+    assert await rotate(store, made, presented=secret(7)) is None
+    assert await rotate(store, made, generation=2) is None
+    assert await rotate(store, made, client=ClientId("cli_other")) is None
+    assert await rotate(store, made, now=made.idle_expires_at) is None
+    assert await store.sessions.rotate(SessionId("none"), **rotation(made)) is None  # type: ignore[arg-type]
+    assert await store.sessions.find(made.id) == made
+    assert await rotate(store, made, client=FIRST_PARTY) is not None
+
+
+async def test_r54_the_idle_expiry_never_passes_the_absolute_one(store: Store) -> None:
+    made = await opened(store, (await stored_user(store)).id)
+    moved = await rotate(store, made, idle_expires_at=after(NOW, 9999))
+    assert moved is not None
+    assert moved.idle_expires_at == made.expires_at
+
+
+async def test_an_ended_session_stays_ended(store: Store) -> None:
+    made = await opened(store, (await stored_user(store)).id)
+    assert await store.sessions.end(made.id, because="logout", now=after(NOW, 1))
+    assert not await store.sessions.end(made.id, because="reuse", now=after(NOW, 2))
+    assert not await store.sessions.end(SessionId("none"), because="logout", now=NOW)
+    assert await rotate(store, made) is None
+    found = await store.sessions.find(made.id)
+    assert found is not None
+    assert (found.revoked_at, found.revoked_because) == (after(NOW, 1), "logout")
+
+
+async def test_of_an_ending_and_rotations_that_race_none_revives_the_session(store: Store) -> None:
+    ada = await stored_user(store)
+    for _ in range(20):
+        made = await opened(store, ada.id)
+        await asyncio.gather(
+            rotate(store, made), store.sessions.end(made.id, because="logout", now=NOW), rotate(store, made)
+        )
+        found = await store.sessions.find(made.id)
+        assert found is not None
+        assert found.revoked_at is not None
+        assert await rotate(store, found, found.generation) is None
+
+
+async def test_ending_all_ends_older_epochs_and_lifts_the_one_that_is_kept(store: Store) -> None:
+    ada, eve = await stored_user(store), await stored_user(store)
+    kept, one, two = [await opened(store, ada.id) for _ in range(3)]
+    others = await opened(store, eve.id)
+    epoch = await store.users.raise_epoch(ada.id, now=NOW)
+    assert epoch == 2
+    newer = await opened(store, ada.id, auth_epoch=2)
+    count = await store.sessions.end_all(
+        Subject(ada.id), below_epoch=2, keep=kept.id, because="password_changed", now=NOW
+    )
+    assert count == 2
+    alive = {each.id: each for each in await store.sessions.list_live(Subject(ada.id), now=NOW)}
+    assert set(alive) == {kept.id, newer.id}
+    assert alive[kept.id].auth_epoch == 2
+    assert (await store.sessions.find(others.id)) == others
+    for each in (one, two):
+        found = await store.sessions.find(each.id)
+        assert found is not None
+        assert found.revoked_because == "password_changed"
+    assert await store.sessions.end_all(Subject(ada.id), below_epoch=2, keep=None, because="disabled", now=NOW) == 0
+
+
+async def test_nobody_keeps_a_session_that_is_not_theirs_or_has_ended(store: Store) -> None:
+    ada, eve = await stored_user(store), await stored_user(store)
+    hers, ended = await opened(store, eve.id), await opened(store, ada.id)
+    await store.sessions.end(ended.id, because="logout", now=NOW)
+    for keep in (hers.id, ended.id):
+        await store.sessions.end_all(Subject(ada.id), below_epoch=5, keep=keep, because="disabled", now=NOW)
+    assert await store.sessions.find(hers.id) == hers
+    found = await store.sessions.find(ended.id)
+    assert found is not None
+    assert (found.revoked_because, found.auth_epoch) == ("logout", 1)
+
+
+async def test_the_least_recently_used_sessions_make_room(store: Store) -> None:
+    ada = await stored_user(store)
+    made = [await opened(store, ada.id, used_at=after(NOW, number)) for number in range(5)]
+    ended = await store.sessions.end_excess(Subject(ada.id), most=3, now=NOW)
+    assert set(ended) == {made[0].id, made[1].id}
+    alive = await store.sessions.list_live(Subject(ada.id), now=NOW)
+    assert [each.id for each in alive] == [made[4].id, made[3].id, made[2].id]
+    assert await store.sessions.end_excess(Subject(ada.id), most=3, now=NOW) == []
+
+
+async def test_what_a_crash_left_out_is_found(store: Store) -> None:
+    ada, scoring = await stored_user(store), client()
+    await store.clients.add(scoring)
+    await opened(store, ada.id)
+    await store.sessions.open_with_key(scoring.key_digest, session(""))
+    assert await store.sessions.outdated() == []
+    await store.users.replace_password(ada.id, old=HASH, new=HASH, now=NOW)
+    await store.clients.set_status(scoring.id, "disabled", now=NOW)
+    assert set(await store.sessions.outdated()) == {(ada.id, 2), (scoring.id, 2)}
+    for subject, epoch in await store.sessions.outdated():
+        await store.sessions.end_all(subject, below_epoch=epoch, keep=None, because="disabled", now=NOW)
+    assert await store.sessions.outdated() == []
+
+
+async def test_a_login_and_a_change_of_the_account_that_race_leave_no_session_behind(store: Store) -> None:
+    ada = await stored_user(store)
+    epoch = 1
+    for _ in range(20):
+
+        async def change() -> int:
+            raised = await store.users.raise_epoch(ada.id, now=NOW)
+            assert raised is not None
+            await store.sessions.end_all(
+                Subject(ada.id), below_epoch=raised, keep=None, because="password_changed", now=NOW
+            )
+            return raised
+
+        _, raised, _ = await asyncio.gather(
+            store.sessions.open(session(ada.id, auth_epoch=epoch)),
+            change(),
+            store.sessions.open(session(ada.id, auth_epoch=epoch)),
+        )
+        assert await store.sessions.list_live(Subject(ada.id), now=Instant(NOW)) == []
+        epoch = raised
