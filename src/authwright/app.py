@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
@@ -137,8 +138,11 @@ class Server:
 
     async def follow(self) -> None:
         """What goes on beside the requests, until cancelled."""
+        await self.revoke.follow(self.clock, self._look_around)
+
+    async def _look_around(self) -> None:
+        await self.verify.reload_keys(self.clock())
         await self.hashing.measure(await self.store.users.password_formats())
-        await self.revoke.follow(self.clock, lambda: self.verify.load_keys(self.clock()))
 
     async def close(self) -> None:
         """Finish and let go."""
@@ -236,8 +240,11 @@ def from_environment() -> FastAPI:
 
 
 def _make_private_folder(settings: Settings, path: Path | None) -> None:
-    if path is not None and path.parent == settings.data_path:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path is None or path.parent != settings.data_path:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if settings.is_dev:
+        path.parent.chmod(0o700)
 
 
 def _development_secret(settings: Settings, path: Path | None) -> str:
@@ -247,8 +254,17 @@ def _development_secret(settings: Settings, path: Path | None) -> str:
     if path is None:
         return new_secret_key()
     file = path.with_name("secret_key")
-    with contextlib.suppress(FileExistsError):
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as out:
-            out.write(new_secret_key())
+    if not file.exists():
+        _write_once(file, new_secret_key())
+    file.chmod(0o600)
     return file.read_text(encoding="ascii").strip()
+
+
+def _write_once(file: Path, text: str) -> None:
+    """Write *file* whole and durably, unless another process was first."""
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, encoding="ascii") as draft:
+        draft.write(text)
+        draft.flush()
+        os.fsync(draft.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft.name, file)

@@ -23,6 +23,8 @@ SigningAlgorithm = Literal["ES256", "RS256", "PS256", "EdDSA", "HS256"]
 MAX_ACCESS_TOKEN_SECONDS: Final = 3600
 """No access token lives longer, whatever is configured; revocations are kept for as long."""
 MIN_PASSWORD_LENGTH: Final = 8
+MAX_ARGON2_WORK: Final = 1_048_576
+"""KiB times passes: what a hash may cost at most."""
 
 
 class SettingsError(Exception):
@@ -130,7 +132,7 @@ class Settings:
     password_min_length: int = _setting(
         15, _number(MIN_PASSWORD_LENGTH, 256), "Characters of a new password, at least (dev: 6)."
     )
-    argon2_memory_kib: int = _setting(19_456, _number(8, 1_048_576), "Memory of a password hash in KiB.")
+    argon2_memory_kib: int = _setting(19_456, _number(8, 262_144), "Memory of a password hash in KiB.")
     argon2_passes: int = _setting(2, _number(1, 64), "Passes of a password hash.")
     argon2_lanes: int = _setting(1, _number(1, 16), "Lanes of a password hash.")
     hash_threads: int = _setting(
@@ -192,14 +194,16 @@ def load_settings(
     mode: Mode, *, environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env"), **overrides: Any
 ) -> Settings:
     """The settings for *mode* from the environment and `.env`, *overrides* first. Raises SettingsError."""
-    values = dict(_read_dotenv(dotenv)) | dict(os.environ if environ is None else environ)
+    # The environment as a whole beats `.env`: one that sets PORT is not at odds with an AUTHWRIGHT_PORT in the file.
+    sources = (os.environ if environ is None else environ, _read_dotenv(dotenv))
+    values = {**sources[1], **sources[0]}
     problems: list[str] = []
     chosen: dict[str, Any] = {}
     known: set[str] = {"AUTHWRIGHT_MODE"}
     for setting in SETTINGS:
         names = setting_names(setting.name)
         known |= {*names, *(f"{name}_FILE" for name in names)}
-        found = _find(values, names, problems)
+        found = _find(sources[0], names, problems) or _find(sources[1], names, problems)
         if found is None:
             continue
         name, text = found
@@ -241,14 +245,18 @@ def _with_issuer(settings: Settings) -> Settings:
     return replace(settings, issuer=f"http://127.0.0.1:{settings.port}")
 
 
+_AUDIENCE: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9\[][!-\"$-~]*")
+
+
 def settings_problems(settings: Settings) -> list[str]:
     """Everything that forbids a start with *settings*, a sentence each."""
     problems = _issuer_problems(settings) + _database_problems(settings)
-    for audience in settings.audiences:
-        parts = urlsplit(audience)
-        if not parts.scheme or not parts.netloc or parts.fragment:
-            problems.append("AUTHWRIGHT_AUDIENCES must hold absolute URLs without a fragment.")
-            break
+    if any(_AUDIENCE.fullmatch(audience) is None for audience in settings.audiences):
+        problems.append("AUTHWRIGHT_AUDIENCES must hold absolute URLs without a fragment.")
+    if not 1 <= settings.port <= 65535:
+        problems.append("PORT must be a whole number from 1 to 65535.")
+    if settings.argon2_memory_kib * settings.argon2_passes > MAX_ARGON2_WORK:
+        problems.append(f"AUTHWRIGHT_ARGON2_MEMORY_KIB times _PASSES must not exceed {MAX_ARGON2_WORK}.")
     if settings.session_idle_seconds > settings.session_seconds:
         problems.append("AUTHWRIGHT_SESSION_IDLE_SECONDS must not exceed AUTHWRIGHT_SESSION_SECONDS.")
     if settings.access_token_seconds >= settings.session_seconds:
@@ -272,20 +280,21 @@ def settings_problems(settings: Settings) -> list[str]:
     return problems + _serve_problems(settings)
 
 
+# Scheme and host in lower case, so that there is one spelling; no user, query, fragment or trailing slash.
+_ISSUER: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<name>[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?"
+    r"(?:/[A-Za-z0-9._~-]+)*"
+)
+
+
 def _issuer_problems(settings: Settings) -> list[str]:
     if not settings.issuer:
         return ["AUTHWRIGHT_ISSUER is required: the https URL under which this server is reached."]
-    parts = urlsplit(settings.issuer)
-    if (
-        not parts.netloc
-        or parts.query
-        or parts.fragment
-        or parts.username
-        or settings.issuer.endswith("/")
-        or not settings.issuer.isascii()
-    ):
+    parts = _ISSUER.fullmatch(settings.issuer)
+    if parts is None or not 1 <= int(parts["port"] or 443) <= 65535:
         return ["AUTHWRIGHT_ISSUER must be an ASCII URL without query, fragment, user or trailing slash."]
-    if parts.scheme == "https" or (parts.scheme == "http" and settings.loopback and is_loopback(parts.hostname or "")):
+    scheme, name = parts["scheme"], parts["name"]
+    if scheme == "https" or (settings.loopback and is_loopback(name)):
         return []
     return ["AUTHWRIGHT_ISSUER must be https (http only on a loopback address)."]
 
@@ -295,9 +304,11 @@ def _database_problems(settings: Settings) -> list[str]:
         path = settings.database_path
     except ValueError:
         return ["DATABASE_URL must be a sqlite:/// URL in this version."]
-    if path is None and not settings.is_dev and settings.workers > 1:
-        return ["DATABASE_URL names a database in memory, which several workers cannot share."]
-    if path is not None and path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if path is None:
+        return [] if settings.is_dev else ["DATABASE_URL names a database in memory; all would be lost at the end."]
+    if settings.database_url and not path.parent.is_dir():
+        return [f"DATABASE_URL names a file in {path.parent}, which is not a folder."]
+    if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         return [f"The database {path} can be read by others; run: chmod 600 {path}"]
     return []
 
@@ -311,8 +322,8 @@ def _serve_problems(settings: Settings) -> list[str]:
             problems.append(f"{name} {problem}; `authwright init` writes a good one to .env.")
     if settings.argon2_memory_kib < _OWASP_ARGON2.get(settings.argon2_passes, 7168):
         problems.append("AUTHWRIGHT_ARGON2_MEMORY_KIB and _PASSES are below what OWASP recommends (19456 and 2).")
-    if "*" in settings.hosts:
-        problems.append("AUTHWRIGHT_HOSTS must name hosts; '*' would answer for everybody.")
+    if any(re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", host) is None for host in settings.hosts):
+        problems.append("AUTHWRIGHT_HOSTS must name hosts in ASCII, with a port where it is not the usual one; no '*'.")
     return problems
 
 
@@ -327,19 +338,21 @@ _KNOWN_SECRETS: Final = frozenset(
     }
 )
 _PLACEHOLDER: Final = re.compile(
-    r"change.?me|change.?this|your.?secret|secret.?key|example|placeholder|password|insecure"
+    r"change.?(me|this)|replace|generate|random|your.?secret|secret.?key|example|placeholder|password|insecure"
 )
 
 
 def secret_key_problem(text: str) -> str | None:
     """Why *text* cannot be `SECRET_KEY`, or None. It must hold 32 random bytes: 64 hex digits or 43 of base64."""
     lowered = text.lower()
+    if re.fullmatch(r"[A-Za-z0-9+/=_-]+", text) is None:
+        return "is neither hex nor base64"
     if lowered in _KNOWN_SECRETS or _PLACEHOLDER.search(lowered):
         return "is a known example"
     is_hex = re.fullmatch(r"[0-9a-fA-F]+", text) is not None
     if len(text) < (64 if is_hex else 43):
         return "is shorter than 32 random bytes (43 characters of base64, 64 of hex)"
-    if len(set(text)) < 10:
+    if len(set(text)) < 10 or any(text[size:] == text[:-size] for size in range(1, len(text) // 2 + 1)):
         return "is not random"
     return None
 

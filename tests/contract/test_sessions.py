@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.instant import Instant, after
 from authwright.domain.secrets import ClientId, SessionId, Subject
@@ -221,12 +223,36 @@ async def test_what_a_crash_left_out_is_found(store: Store) -> None:
     await opened(store, ada.id)
     await store.sessions.open_with_key(scoring.key_digest, session(""))
     assert await store.sessions.outdated() == []
-    await store.users.replace_password(ada.id, old=HASH, new=HASH, now=NOW)
+    await store.users.replace_password(ada.id, old=HASH, new=HASH, epoch=1, now=NOW)
     await store.clients.set_status(scoring.id, "disabled", now=NOW)
     assert set(await store.sessions.outdated()) == {(ada.id, 2), (scoring.id, 2)}
     for subject, epoch in await store.sessions.outdated():
         await store.sessions.end_all(subject, below_epoch=epoch, keep=None, because="disabled", now=NOW)
     assert await store.sessions.outdated() == []
+
+
+async def test_sessions_that_were_ended_lately_are_found(store: Store) -> None:
+    ada = await stored_user(store)
+    early, late, alive = [await opened(store, ada.id) for _ in range(3)]
+    await store.sessions.end(early.id, because="logout", now=NOW)
+    await store.sessions.end(late.id, because="reuse", now=after(NOW, 5))
+    assert list(await store.sessions.ended_since(after(NOW, 1))) == [(late.id, ada.id, 1)]
+    assert {each.session_id for each in await store.sessions.ended_since(NOW)} == {early.id, late.id}
+    assert alive.revoked_at is None
+
+
+async def test_what_the_store_cannot_hold_hurts_nobody_else(store: Store) -> None:
+    ada = await stored_user(store)
+    broken = [
+        asyncio.ensure_future(store.users.add(user(username="\ud800"), [name("broken")])),
+        asyncio.ensure_future(store.sessions.end(SessionId("none"), because="logout", now=Instant(2**70))),
+    ]
+    made = await opened(store, ada.id)
+    for each in broken:
+        with pytest.raises((UnicodeError, OverflowError)):
+            await each
+    assert await store.sessions.find(made.id) == made
+    assert await store.users.find_by_name(name("broken")) is None
 
 
 async def test_a_login_and_a_change_of_the_account_that_race_leave_no_session_behind(store: Store) -> None:

@@ -48,13 +48,19 @@ async def test_a_password_is_replaced_once_and_raises_the_epoch(store: Store) ->
     await store.users.add(ada, [name("ada")])
     later = after(NOW, 1)
     epochs = await asyncio.gather(
-        *(store.users.replace_password(ada.id, old=HASH, new=OTHER_HASH, now=later) for _ in range(20))
+        *(store.users.replace_password(ada.id, old=HASH, new=OTHER_HASH, epoch=1, now=later) for _ in range(20))
     )
     assert sorted(epoch for epoch in epochs if epoch) == [2]
     found = await store.users.find(ada.id)
     assert found == replace(ada, password_hash=OTHER_HASH, auth_epoch=2, updated_at=later)
-    assert await store.users.replace_password(ada.id, old=HASH, new=OTHER_HASH, now=later) is None
-    assert await store.users.replace_password(UserId("usr_none"), old=HASH, new=HASH, now=later) is None
+    for wrong in ({"old": HASH}, {"epoch": 1}, {"epoch": 3}):
+        given = {"old": OTHER_HASH, "new": HASH, "epoch": 2, **wrong}
+        assert await store.users.replace_password(ada.id, **given, now=later) is None  # type: ignore[arg-type]
+    nobody = UserId("usr_none")
+    assert await store.users.replace_password(nobody, old=HASH, new=HASH, epoch=1, now=later) is None
+    eve = user(status="disabled")
+    await store.users.add(eve, [name("eve")])
+    assert await store.users.replace_password(eve.id, old=HASH, new=OTHER_HASH, epoch=1, now=later) is None
 
 
 async def test_a_hash_is_upgraded_without_a_new_epoch_and_only_if_it_is_still_the_old_one(store: Store) -> None:

@@ -37,7 +37,7 @@ def test_good_settings_are_taken() -> None:
 
 REFUSALS = {
     "no secret": ({"SECRET_KEY": ""}, "SECRET_KEY is required"),
-    "short secret": ({"SECRET_KEY": "short"}, "shorter than 32"),
+    "short secret": ({"SECRET_KEY": "shortly"}, "shorter than 32"),
     "hex of 16 bytes": ({"SECRET_KEY": "3f9a" * 8}, "shorter than 32"),
     "one letter": ({"SECRET_KEY": "x" * 64}, "not random"),
     "tutorial's": ({"SECRET_KEY": "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"}, "known example"),
@@ -56,7 +56,25 @@ REFUSALS = {
     "issuer no URL": ({"AUTHWRIGHT_ISSUER": "auth"}, "URL"),
     "database": ({"DATABASE_URL": "mysql://x"}, "sqlite:///"),
     "database host": ({"DATABASE_URL": "sqlite://host/x.db"}, "sqlite:///"),
-    "memory for two": ({"DATABASE_URL": "sqlite://", "WEB_CONCURRENCY": "2"}, "in memory"),
+    "memory": ({"DATABASE_URL": "sqlite://"}, "in memory"),
+    "missing folder": ({"DATABASE_URL": "sqlite:////nowhere/at/all/x.db"}, "not a folder"),
+    "issuer with newline": ({"AUTHWRIGHT_ISSUER": "https://auth.example.com\r\nx: y"}, "ASCII URL"),
+    "issuer with quote": ({"AUTHWRIGHT_ISSUER": 'https://auth.example.com/"'}, "ASCII URL"),
+    "issuer with password": ({"AUTHWRIGHT_ISSUER": "https://:pw@auth.example.com"}, "ASCII URL"),
+    "issuer with fragment": ({"AUTHWRIGHT_ISSUER": "https://auth.example.com#"}, "ASCII URL"),
+    "issuer with empty query": ({"AUTHWRIGHT_ISSUER": "https://auth.example.com?"}, "ASCII URL"),
+    "issuer with a port beyond": ({"AUTHWRIGHT_ISSUER": "https://auth.example.com:99999"}, "ASCII URL"),
+    "issuer with half an address": ({"AUTHWRIGHT_ISSUER": "https://[::1"}, "ASCII URL"),
+    "issuer in capitals": ({"AUTHWRIGHT_ISSUER": "https://Auth.example.com"}, "ASCII URL"),
+    "audience with a blank": ({"AUTHWRIGHT_AUDIENCES": "https://a.example/b c"}, "AUTHWRIGHT_AUDIENCES"),
+    "template's secret": ({"SECRET_KEY": "REPLACE_ME_WITH_32_BYTES_OF_SOMETHING_NEW_AND_LONG"}, "known example"),
+    "template's words": ({"SECRET_KEY": "<put the output of openssl here, please, ok?>"}, "neither hex nor base64"),
+    "digits over and over": ({"SECRET_KEY": "0123456789abcdef" * 5}, "not random"),
+    "secret not ASCII": ({"SECRET_KEY": "é" * 50}, "neither hex"),
+    "secret not text": ({"SECRET_KEY": "\udcff" * 50}, "neither hex"),
+    "most of IPv6": ({"FORWARDED_ALLOW_IPS": "::/8"}, "FORWARDED_ALLOW_IPS"),
+    "costly hashes": ({"AUTHWRIGHT_ARGON2_MEMORY_KIB": "262144", "AUTHWRIGHT_ARGON2_PASSES": "9"}, "must not exceed"),
+    "host not ASCII": ({"AUTHWRIGHT_HOSTS": "bücher.example"}, "AUTHWRIGHT_HOSTS"),
     "two databases": ({"DATABASE_URL": "sqlite:///x.db", "MONGO_URI": "mongodb://x"}, "DATABASE_URL and MONGO_URI"),
     "MongoDB": ({"MONGO_URI": "mongodb://x"}, "MONGO_URI"),
     "any proxy": ({"FORWARDED_ALLOW_IPS": "*"}, "FORWARDED_ALLOW_IPS"),
@@ -150,6 +168,19 @@ def test_the_environment_beats_dotenv_and_files_hold_secrets(tmp_path: Path) -> 
     dotenv.write_text(f"SECRET_KEY_FILE={secret}\nAUTHWRIGHT_ISSUER=https://a.example\nPORT=1234\n")
     settings = load_settings("serve", environ={"PORT": "4321"}, dotenv=dotenv)
     assert (settings.secret_key, settings.issuer, settings.port) == (GOOD["SECRET_KEY"], "https://a.example", 4321)
+
+
+def test_a_name_in_the_environment_beats_another_spelling_in_dotenv(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("PORT=1234\nAUTHWRIGHT_WORKERS=3\n")
+    settings = load_settings("serve", environ={**GOOD, "AUTHWRIGHT_PORT": "1", "WEB_CONCURRENCY": "2"}, dotenv=dotenv)
+    assert (settings.port, settings.workers) == (1, 2)
+
+
+def test_arguments_are_checked_like_settings() -> None:
+    for port in (0, 65536):
+        with pytest.raises(SettingsError):
+            load_settings("dev", environ={}, dotenv=None, port=port)
 
 
 def test_a_default_issuer_exists_on_loopback_only() -> None:

@@ -40,6 +40,17 @@ REFUSED_NAMES = [
     "x" * 300,
     "\u0430dmin",
     "p\u0430ypal",
+    "\uff20",
+    "victim\uff20example.com",
+    "USR_0Zr4Yq1mQ2u4b1kQq7c3xA",
+    "usr_",
+    ".",
+    "..",
+    "a\\b",
+    "a?b",
+    "a#b",
+    "a%2fb",
+    'a"b',
     "me",
     "ME",
     "admin",
@@ -70,6 +81,7 @@ SAME_ADDRESS = [
     ("straße@example.com", "STRASSE@example.com"),
     ("ſam@example.com", "sam@example.com"),
     ("ﬁrst@example.com", "first@example.com"),
+    ("a@bücher.example", "a@xn--bcher-kva.example", "a@BÜCHER.example"),
 ]
 
 
@@ -106,6 +118,11 @@ REFUSED_ADDRESSES = [
     "x" * 65 + "@example.com",
     "a@" + "x" * 260 + ".com",
     "a@exa\u202emple.com",
+    "a\ufe0fb@example.com",
+    "a\u034fb@example.com",
+    "a\u3164b@example.com",
+    "a\u2800b@example.com",
+    "p\u0430ypal@example.com",
 ]
 
 

@@ -13,6 +13,7 @@ from authwright.domain.passwords import (
     needs_rehash,
     prepare,
     require_strong,
+    require_supported,
     sample_hash,
     verify_password,
 )
@@ -94,6 +95,25 @@ def test_hashes_that_cost_too_much_or_are_unknown_are_refused(stored: str) -> No
         hash_format(stored)
 
 
+MALFORMED = [
+    "$2b$04$" + "/" * 53,
+    "$2b$04$" + "9" * 53,
+    "pbkdf2_sha256$100$salt$" + "A" * 17,
+    "scrypt:131072:1:1$salt$" + "00" * 32,
+    "$argon2id$v=19$m=8,t=1,p=16$c2FsdHNhbHQ$" + "A" * 43,
+    "$pbkdf2-sha256$100$A$" + "A" * 43,
+]
+
+
+@pytest.mark.parametrize("stored", MALFORMED)
+def test_hashes_that_do_not_decode_are_refused_at_import_and_never_crash_a_login(stored: str) -> None:
+    try:
+        require_supported(stored)
+    except UnsupportedHash:
+        return
+    assert not verify_password("x", stored)
+
+
 def test_r156_bcrypt_reads_no_more_than_72_bytes_and_so_nothing_longer_matches() -> None:
     import bcrypt
 
@@ -153,6 +173,8 @@ GUESSABLE = [
     "AUTHWRIGHTauthwright",
     "adaLovelace@example.com",
     "adalovelaceadalovelace",
+    "passwordpassword",
+    "123456789012345",
     "PassWord",
     "iloveyou",
 ]

@@ -150,6 +150,13 @@ def test_r58_the_predecessor_within_the_grace_period_is_a_replay() -> None:
     assert verdict(moved, first, after(NOW, 10)) is Verdict.REUSE
 
 
+def test_a_clock_that_is_a_little_behind_is_no_theft_and_one_far_behind_no_grace() -> None:
+    first = TOKENS.first(new_session_id())
+    moved = session(TOKENS.successor(first))
+    assert verdict(moved, first, after(NOW, -1)) is Verdict.REPLAY
+    assert verdict(moved, first, after(NOW, -3600)) is Verdict.REUSE
+
+
 def test_r51_the_predecessor_is_reuse_once_its_successor_was_used() -> None:
     first = TOKENS.first(new_session_id())
     moved_twice = session(TOKENS.successor(TOKENS.successor(first)))

@@ -5,7 +5,12 @@ import sys
 from typing import Any
 
 import structlog
+from structlog.processors import ExceptionRenderer, format_exc_info
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
+
+# Without the values of local variables: passwords and tokens are among them.
+_dict_tracebacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def configure_logs(*, level: str, readable: bool) -> None:
@@ -18,7 +23,7 @@ def configure_logs(*, level: str, readable: bool) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if not readable else structlog.processors.format_exc_info,
+            format_exc_info if readable else _dict_tracebacks,
             _without_controls,
             renderer,
         ],

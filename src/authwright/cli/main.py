@@ -11,7 +11,7 @@ from rich.console import Console
 
 from authwright.cli import clients, keys, users
 from authwright.cli.log import configure_logs
-from authwright.cli.run import EXIT_SETTINGS, fail, settings_or_exit
+from authwright.cli.run import EXIT_SETTINGS, fail, remember_dev_port, settings_or_exit
 from authwright.config import Settings, new_secret_key, secret_key_problem
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def dev(
     Example:  authwright dev --port 8000
     """
     settings = settings_or_exit("dev", port=port)
+    remember_dev_port(settings)
     configure_logs(level=settings.log_level, readable=True)
     from authwright.app import create_app
 
@@ -132,6 +133,8 @@ def init(
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         fail(f"{path} exists; it is left as it is.")
+    except OSError as error:
+        fail(f"Cannot write {path}: {error.strerror}.")
     secret = new_secret_key()
     while secret_key_problem(secret):
         secret = new_secret_key()
@@ -161,7 +164,10 @@ def openapi(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            fail(f"Cannot write {output}: {error.strerror}.")
 
 
 __all__ = ["EXIT_SETTINGS", "app", "worker"]

@@ -48,6 +48,22 @@ def store_mode() -> Mode:
     return "serve"
 
 
+def remember_dev_port(settings: Settings) -> None:
+    """Note where dev runs, for commands that work on its store: the port is part of its issuer."""
+    if settings.database_path is not None:
+        settings.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (settings.data_path / "port").write_text(str(settings.port), encoding="ascii")
+
+
+def _store_settings() -> Settings:
+    mode = store_mode()
+    settings = settings_or_exit(mode)
+    noted = settings.data_path / "port"
+    if settings.is_dev and noted.exists() and (text := noted.read_text(encoding="ascii")).isdigit():
+        return settings_or_exit(mode, port=int(text))
+    return settings
+
+
 def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:
     """Open the store, do *work*, close it; refusals become a sentence and exit status 1."""
     from authwright.app import Server
@@ -55,7 +71,7 @@ def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:
     from authwright.storage.port import IncompatibleStore, StoreUnavailable
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    settings = settings_or_exit(store_mode())
+    settings = _store_settings()
 
     async def run() -> T:
         server = Server(settings)
@@ -66,6 +82,8 @@ def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:
         return asyncio.run(run())
     except Refusal as refusal:
         fail(refusal.public)
+    except UnicodeError:
+        fail("An argument holds bytes that are not text.")
     except (IncompatibleStore, StoreUnavailable, UnreadableKey) as error:
         fail(str(error))
 

@@ -34,9 +34,13 @@ class KeyRecord:
 
 
 def active_key(records: Iterable[KeyRecord], now: Instant) -> KeyRecord | None:
-    """The key in use at *now*: of those whose time has come, the newest that was not withdrawn."""
-    usable = [record for record in records if record.withdrawn_at is None and record.active_from <= now]
-    return max(usable, key=lambda record: record.ordinal, default=None)
+    """The key in use at *now*: of those whose time has come, the newest that was not withdrawn.
+
+    If no time has come (a clock that was set back), the oldest one.
+    """
+    good = sorted((record for record in records if record.withdrawn_at is None), key=lambda record: record.ordinal)
+    due = [record for record in good if record.active_from <= now]
+    return due[-1] if due else good[0] if good else None
 
 
 def key_state(record: KeyRecord, records: Sequence[KeyRecord], *, now: Instant, keep: float) -> KeyState:
@@ -49,9 +53,7 @@ def key_state(record: KeyRecord, records: Sequence[KeyRecord], *, now: Instant, 
     if record.ordinal == active.ordinal:
         return "active"
     successors = [
-        other.active_from
-        for other in records
-        if other.ordinal > record.ordinal and other.withdrawn_at is None and other.active_from <= now
+        other.active_from for other in records if other.ordinal > record.ordinal and other.withdrawn_at is None
     ]
     return "retired" if now < after(min(successors), keep) else "gone"
 

@@ -92,8 +92,11 @@ _SEQUENCES = ("0123456789" * 9, "abcdefghijklmnopqrstuvwxyz" * 3, "qwertyuiopasd
 
 
 def _is_pattern(plain: str) -> bool:
-    repeats = any(plain == (plain[:unit] * len(plain))[: len(plain)] for unit in range(1, min(5, len(plain) // 2 + 1)))
-    return repeats or any(plain in sequence or plain[::-1] in sequence for sequence in _SEQUENCES)
+    if any(plain in sequence or plain[::-1] in sequence for sequence in _SEQUENCES):
+        return True
+    sizes = range(1, len(plain) // 2 + 1)
+    units = [plain[:size] for size in sizes if plain == (plain[:size] * len(plain))[: len(plain)]]
+    return any(len(unit) < 5 or unit in _common_passwords() for unit in units)
 
 
 def hash_password(prepared: str, *, profile: HashProfile) -> str:
@@ -123,13 +126,25 @@ def verify_password(password: str, stored: str) -> bool:
     Raises UnsupportedHash.
     """
     scheme, match = _read(stored)
-    return scheme.verify(password, match)
+    try:
+        return scheme.verify(password, match)
+    except ValueError as error:
+        # Its parts have the right form, but do not decode, or the hash function does not take them.
+        raise UnsupportedHash("hash is malformed") from error
 
 
 def hash_format(stored: str) -> str:
-    """Algorithm and cost of *stored*. Raises UnsupportedHash, also for one that costs more than a login may."""
+    """Algorithm and cost of *stored*. Raises UnsupportedHash, also for one that costs more than a login may.
+
+    Says nothing about whether the rest decodes; `require_supported` does.
+    """
     scheme, match = _read(stored)
     return scheme.cost(match)
+
+
+def require_supported(stored: str) -> None:
+    """Return if *stored* can be verified here, which is tried. Raises UnsupportedHash."""
+    verify_password("", stored)
 
 
 def needs_rehash(stored: str, *, profile: HashProfile) -> bool:
@@ -192,7 +207,7 @@ def _raw(password: str) -> bytes:
 
 def _argon2_cost(match: _Match) -> str:
     memory, passes, lanes = (int(match[name]) for name in ("memory", "passes", "lanes"))
-    if memory > MAX_ARGON2_MEMORY or memory * passes > MAX_ARGON2_WORK or not 0 < lanes <= 16:
+    if memory > MAX_ARGON2_MEMORY or memory * passes > MAX_ARGON2_WORK or not 0 < lanes <= 16 or memory < 8 * lanes:
         raise UnsupportedHash("argon2 hash costs too much")
     return f"argon2id:{memory},{passes},{lanes}"
 

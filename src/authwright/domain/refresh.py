@@ -168,6 +168,7 @@ def judge(
     if presented.generation == session.generation:
         return Verdict.RACED if presented.digest == session.secret_digest else Verdict.UNKNOWN
     is_predecessor = presented.generation + 1 == session.generation and successor.digest == session.secret_digest
-    if is_predecessor and now < after(session.rotated_at, grace):
+    # Machines differ by a little, so a rotation may seem to lie ahead; by more than the grace period it is no retry.
+    if is_predecessor and after(session.rotated_at, -grace) <= now < after(session.rotated_at, grace):
         return Verdict.REPLAY
     return Verdict.REUSE

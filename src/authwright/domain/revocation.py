@@ -95,8 +95,9 @@ class Revocations:
             return "key"
         return None
 
-    def withdrew_key(self, key: str) -> bool:
-        return key in self._keys
+    def ended(self, session: str, *, subject: str | None = None, epoch: int = 0) -> bool:
+        """Whether an entry ends this very session, or all of its *subject* at its *epoch*."""
+        return session in self._sessions or (subject is not None and epoch < self._subjects.get(subject, 0))
 
     def forget(self, now: Instant) -> None:
         """Drop entries that no living token can meet any more."""

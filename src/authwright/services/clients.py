@@ -5,11 +5,12 @@ A key is shown once; what is stored is its digest. A new key and disabling end e
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
 from authwright.domain.client import Client
-from authwright.domain.errors import InvalidScope, InvalidTarget, NotFound, PlanNotSelfService
+from authwright.domain.errors import InvalidName, InvalidScope, InvalidTarget, NotFound, PlanNotSelfService
 from authwright.domain.instant import Instant
 from authwright.domain.plan import DEFAULT_PLAN, PLANS, permitted_scopes
 from authwright.domain.secrets import (
@@ -24,6 +25,8 @@ from authwright.domain.secrets import (
 )
 from authwright.services.revoke import Revoke
 from authwright.storage.port import Store
+
+MAX_NAME: Final = 100
 
 log = structlog.get_logger("authwright.clients")
 
@@ -55,8 +58,10 @@ class Clients:
     ) -> NewKey:
         """Make a client with all scopes its *plan* permits and all audiences, or fewer of both.
 
-        Raises InvalidScope, InvalidTarget, PlanNotSelfService (no such plan).
+        Raises InvalidName, InvalidScope, InvalidTarget, PlanNotSelfService (no such plan).
         """
+        if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+            raise InvalidName(f"A client's name has 1 to {MAX_NAME} printable characters.")
         if plan not in PLANS:
             raise PlanNotSelfService("There is no such plan.")
         permitted = permitted_scopes(role="user", plan=plan, first_party=False)

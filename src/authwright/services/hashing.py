@@ -58,6 +58,7 @@ class Hashing:
         self._by_network: Counter[tuple[Share, str]] = Counter()
         self._executor: ThreadPoolExecutor | None = None
         self._slowest = 0.0
+        self._formats: frozenset[str] = frozenset()
 
     async def start(self) -> None:
         """Start the threads and make the decoy."""
@@ -113,15 +114,20 @@ class Hashing:
             await asyncio.sleep(self._slowest - spent)
 
     async def measure(self, formats: frozenset[str]) -> None:
-        """Learn how long the slowest of *formats* takes here. Own hashes need no levelling."""
+        """Learn how long the slowest of *formats* takes here, if there are others than before."""
+        if formats == self._formats:
+            return
         foreign = formats - {self.profile.format}
         own = (await self._run(passwords.verify_password, "", passwords.decoy(self.profile)))[1]
         times = [own]
         for name in foreign:
-            if (sample := passwords.sample_hash(name)) is not None:
-                times.append((await self._run(passwords.verify_password, "", sample))[1])
+            sample = passwords.sample_hash(name)
+            if sample is not None:
+                with contextlib.suppress(passwords.UnsupportedHash):
+                    times.append((await self._run(passwords.verify_password, "", sample))[1])
         # Without foreign hashes every path costs the same already.
         self._slowest = max(times) * 1.1 if foreign else 0.0
+        self._formats = formats
 
     async def _run(self, work: Callable[..., T], *args: object, **options: object) -> tuple[T, float]:
         if self._executor is None:

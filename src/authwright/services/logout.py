@@ -57,6 +57,9 @@ class Logout:
     async def own_session(self, subject: Subject, session_id: SessionId, *, now: Instant) -> None:
         """End one of the subject's own sessions. Raises NotFound, the same for an unknown one and somebody else's."""
         session = await self._store.sessions.find(session_id)
-        if session is None or session.subject != subject or not session.is_live(now):
+        if session is None or session.subject != subject:
+            raise NotFound
+        if session.revoked_at is not None:
+            await self._revoke.repair_session(session, now)
             raise NotFound
         await self.session(session_id, now=now)

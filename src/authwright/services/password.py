@@ -27,16 +27,25 @@ class ChangePassword:
         self._policy = policy
 
     async def change(
-        self, subject: Subject, session_id: SessionId, *, current: str, new: str, address: str, now: Instant
+        self,
+        subject: Subject,
+        session_id: SessionId,
+        *,
+        epoch: int,
+        current: str,
+        new: str,
+        address: str,
+        now: Instant,
     ) -> Grant:
         """Replace *current* by *new*; an access token of the new epoch for the session this was asked in.
 
-        When this returns, no other session of the user can refresh and no older access token is accepted. Of two
-        changes at once one wins. Raises InvalidCredentials, WeakPassword, Busy, Unauthenticated.
+        *epoch* is the caller's token's: whatever raised the subject's meanwhile (another change, a logout everywhere)
+        wins, and nothing is changed. When this returns, no other session of the user can refresh and no older access
+        token is accepted. Raises InvalidCredentials, WeakPassword, Busy, Unauthenticated.
         """
         user = await self._store.users.find(UserId(subject))
-        if user is None or not user.is_active:
-            raise Unauthenticated
+        if user is None or not user.is_active or user.auth_epoch != epoch:
+            raise Unauthenticated(detail="the account changed meanwhile")
         context = tuple(part for text in (user.username, user.email) if text for part in (text, text.partition("@")[0]))
         prepared = require_strong(new, policy=self._policy, context=context)
         with self._hashing.place(address):
@@ -45,10 +54,15 @@ class ChangePassword:
                 await self._hashing.even_out(spent)
                 raise InvalidCredentials("The current password is not right.")
             hashed = await self._hashing.hash(prepared)
-        epoch = await self._store.users.replace_password(user.id, old=user.password_hash, new=hashed, now=now)
-        if epoch is None:
-            raise InvalidCredentials("The current password is not right.", detail="changed meanwhile")
-        await self._revoke.end_all(subject, epoch=epoch, because="password_changed", now=now, keep=session_id)
+        session = await self._store.sessions.find(session_id)
+        if session is None or not session.is_live(now):
+            raise Unauthenticated(detail="the session ended meanwhile")
+        raised = await self._store.users.replace_password(
+            user.id, old=user.password_hash, new=hashed, epoch=epoch, now=now
+        )
+        if raised is None:
+            raise Unauthenticated(detail="the account changed meanwhile")
+        await self._revoke.end_all(subject, epoch=raised, because="password_changed", now=now, keep=session_id)
         log.info("password_changed", subject=subject)
         session = await self._store.sessions.find(session_id)
         if session is None or not session.is_live(now):

@@ -76,10 +76,12 @@ class Refresh:
                 return session
             if verdict is not Verdict.RACED:
                 break
-        await self._refuse(verdict, presented, now)
+        await self._refuse(verdict, presented, session, now)
         raise InvalidGrant(detail=verdict.value)
 
-    async def _refuse(self, verdict: Verdict, presented: RefreshToken, now: Instant) -> None:
+    async def _refuse(self, verdict: Verdict, presented: RefreshToken, session: Session | None, now: Instant) -> None:
+        if verdict is Verdict.REVOKED and session is not None:
+            await self._revoke.repair_session(session, now)
         if verdict is Verdict.REUSE:
             await self._revoke.end_session(presented.session_id, because="reuse", now=now)
             log.warning("refresh_token_reused", session=presented.session_id, generation=presented.generation)

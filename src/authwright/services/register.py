@@ -7,7 +7,7 @@ import structlog
 from authwright.domain.errors import AlreadyRegistered, InvalidName, PlanNotSelfService, RegistrationClosed
 from authwright.domain.instant import Instant
 from authwright.domain.names import normal_address, normal_username
-from authwright.domain.passwords import PasswordPolicy, UnsupportedHash, hash_format, require_strong
+from authwright.domain.passwords import PasswordPolicy, UnsupportedHash, require_strong, require_supported
 from authwright.domain.plan import DEFAULT_PLAN, PLANS, Role
 from authwright.domain.secrets import new_user_id
 from authwright.domain.user import User
@@ -79,7 +79,7 @@ class Register:
         role: Role = "user",
     ) -> User:
         """Make an account with a hash made elsewhere. Raises UnsupportedHash, InvalidName, AlreadyRegistered."""
-        hash_format(password_hash)
+        require_supported(password_hash)
         names = self._names(username, email)
         return await self._add(username, email, names, password_hash, plan, role, now)
 

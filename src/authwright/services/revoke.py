@@ -6,22 +6,22 @@ reads the ledger before it accepts a token when the counter moved. Other machine
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import structlog
 
 from authwright.domain.instant import Instant, after
 from authwright.domain.revocation import Kind, Revocation, Revocations
 from authwright.domain.secrets import SessionId, Subject
-from authwright.domain.session import EndReason
+from authwright.domain.session import EndReason, Session
 from authwright.storage.port import Counter, Store, StoreUnavailable
 
 POLL_SECONDS: Final = 0.2
 RELOAD_KEYS_SECONDS: Final = 1.0
+FORGET_SECONDS: Final = 60.0
 
 log = structlog.get_logger("authwright.revocations")
-T = TypeVar("T")
 
 
 class Revoke:
@@ -34,6 +34,7 @@ class Revoke:
         self.revocations = revocations
         self._seen = -1
         self._reading = asyncio.Lock()
+        self._unfinished: dict[Subject, tuple[int, EndReason, SessionId | None]] = {}
 
     async def start(self, now: Instant) -> None:
         """Read what matters, and finish what a crash between two writes left out."""
@@ -42,6 +43,8 @@ class Revoke:
         for subject, epoch in await self._store.sessions.outdated():
             log.warning("ending_repaired", subject=subject)
             await self.end_all(subject, epoch=epoch, because="logout_everywhere", now=now)
+        for session_id, subject, epoch in await self._store.sessions.ended_since(after(now, -self._matters)):
+            await self._repair(session_id, subject, epoch, now)
 
     @property
     def behind(self) -> bool:
@@ -71,60 +74,90 @@ class Revoke:
         await self.catch_up()
         log.info("revoked", kind=revocation.kind, target=revocation.target, reason=revocation.reason)
 
-    async def end_session(self, session_id: SessionId, *, because: EndReason, now: Instant) -> bool:
-        """End one session; whether this call did it. A repeat writes what a crash left out."""
-        return await _to_the_end(self._end_session(session_id, because, now))
+    async def end_session(self, session_id: SessionId, *, because: EndReason, now: Instant) -> None:
+        """End one session. A repeat writes what a crash or a failing store left out, and otherwise nothing."""
+        await self._to_the_end(self._end_session(session_id, because, now))
 
-    async def _end_session(self, session_id: SessionId, because: EndReason, now: Instant) -> bool:
-        ended = await self._store.sessions.end(session_id, because=because, now=now)
-        await self.append(self._entry("session", session_id, 0, because, now))
-        return ended
+    async def _end_session(self, session_id: SessionId, because: EndReason, now: Instant) -> None:
+        await self._store.sessions.end(session_id, because=because, now=now)
+        if not self.revocations.ended(session_id):
+            await self.append(self._entry("session", session_id, 0, because, now))
 
     async def end_all(
         self, subject: Subject, *, epoch: int, because: EndReason, now: Instant, keep: SessionId | None = None
     ) -> None:
         """End every session and token of *subject* older than *epoch*, which its row has already."""
-        await _to_the_end(self._end_all(subject, epoch, because, now, keep))
+        await self._to_the_end(self._end_all(subject, epoch, because, now, keep))
 
     async def _end_all(
         self, subject: Subject, epoch: int, because: EndReason, now: Instant, keep: SessionId | None
     ) -> None:
-        await self._store.sessions.end_all(subject, below_epoch=epoch, keep=keep, because=because, now=now)
-        await self.append(self._entry("subject", subject, epoch, because, now))
+        try:
+            await self._store.sessions.end_all(subject, below_epoch=epoch, keep=keep, because=because, now=now)
+            await self.append(self._entry("subject", subject, epoch, because, now))
+        except StoreUnavailable:
+            # The subject has its new epoch, so nobody can ask for this again: the follower finishes it.
+            self._unfinished[subject] = (epoch, because, keep)
+            raise
+
+    async def finish(self, now: Instant) -> None:
+        """Finish the endings that the store refused to write at the time."""
+        for subject, (epoch, because, keep) in list(self._unfinished.items()):
+            await self._end_all(subject, epoch, because, now, keep)
+            log.warning("ending_finished", subject=subject)
+            if self._unfinished.get(subject) == (epoch, because, keep):
+                del self._unfinished[subject]
 
     async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> None:
         """End the subject's least recently used sessions beyond *most*."""
         for session_id in await self._store.sessions.end_excess(subject, most=most, now=now):
             await self.append(self._entry("session", session_id, 0, "evicted", now))
 
+    async def repair_session(self, session: Session, now: Instant) -> None:
+        """Write the ledger entry of a *session* that was ended, if it is missing and can still matter."""
+        ended = session.revoked_at
+        if ended is not None and now < after(ended, self._matters):
+            await self._repair(session.id, session.subject, session.auth_epoch, now)
+
+    async def _repair(self, session_id: SessionId, subject: Subject, epoch: int, now: Instant) -> None:
+        if not self.revocations.ended(session_id, subject=subject, epoch=epoch):
+            log.warning("ending_repaired", session=session_id)
+            await self.append(self._entry("session", session_id, 0, "logout", now))
+
     def _entry(self, kind: Kind, target: str, epoch: int, reason: str, now: Instant) -> Revocation:
         return Revocation(kind, target, epoch, reason, now, after(now, self._matters))
 
     async def follow(self, clock: Callable[[], Instant], reload_keys: Callable[[], Awaitable[None]]) -> None:
         """Poll until cancelled: what other machines wrote is seen within POLL_SECONDS and one read."""
-        keys_due = forget_due = 0.0
         loop = asyncio.get_running_loop()
+        begun, begun_wall = loop.time(), clock()
+        keys_due = forget_due = 0.0
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
+                moved = self.behind
                 await self.catch_up()
-                if loop.time() >= keys_due:
+                if moved or loop.time() >= keys_due:
                     await reload_keys()
                     keys_due = loop.time() + RELOAD_KEYS_SECONDS
+                await self.finish(clock())
             except StoreUnavailable as error:
                 log.error("ledger_unreadable", detail=str(error))
-                continue
+            except Exception:
+                # Whatever it is, revocations of other machines must go on being followed.
+                log.exception("follower_failed")
             if loop.time() >= forget_due:
-                self.revocations.forget(clock())
-                forget_due = loop.time() + 60
+                # A wall clock that jumped ahead must not make us forget what still matters.
+                elapsed = after(begun_wall, loop.time() - begun)
+                self.revocations.forget(min(clock(), elapsed))
+                forget_due = loop.time() + FORGET_SECONDS
 
-
-async def _to_the_end(work: Awaitable[T]) -> T:
-    """Finish *work* even if the caller is cancelled half way: an ending is written whole."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with contextlib.suppress(Exception):
-            await task
-        raise
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Finish *work* even if the caller is cancelled half way: an ending is written whole."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await task
+            raise

@@ -64,9 +64,11 @@ class Tokens:
         resource: str | None = None,
     ) -> Grant:
         """An access token for *session*; *scope* and *resource* may narrow it. Raises InvalidScope, InvalidTarget."""
-        if resource is not None and resource not in session.audiences:
+        # An audience that is configured no more gets no tokens, whatever was granted once.
+        audiences = [each for each in session.audiences if each in self._known]
+        if (resource is not None and resource not in audiences) or not audiences:
             raise InvalidTarget
-        audience = resource or session.audiences[0]
+        audience = resource or audiences[0]
         scopes = narrow(self.scopes_of(session), scope)
         issued_at = now // MICROSECONDS
         # An access token never outlives its session.

@@ -7,7 +7,7 @@ from authwright.domain.instant import Instant, after
 from authwright.guard.principal import Principal
 from authwright.guard.verifier import Verifier
 from authwright.jose.errors import InvalidToken, TokenExpired, UnknownKey
-from authwright.services.keys import Keyring
+from authwright.services.keys import Keyring, UnreadableKey
 from authwright.services.revoke import Revoke
 
 _RELOAD_AT_MOST_EVERY = 1.0  # seconds; a flood of unknown key ids must not become a flood of queries
@@ -44,6 +44,13 @@ class Verify:
             self._verifier.use_keys(keys)
             self._known = frozenset(keys)
 
+    async def reload_keys(self, now: Instant) -> None:
+        """As `load_keys`, but going on with what is in memory if a key in the store cannot be read any more."""
+        try:
+            await self.load_keys(now)
+        except UnreadableKey as error:
+            log.error("keys_unreadable", detail=str(error))
+
     async def token(self, text: str, *, now: Instant) -> Principal:
         """Who *text* speaks for. Nothing revoked on this machine before the call is accepted.
 
@@ -51,14 +58,14 @@ class Verify:
         """
         if self._revoke.behind:
             await self._revoke.catch_up()
-            await self.load_keys(now)
+            await self.reload_keys(now)
         try:
             return self._judge(text, now)
         except UnknownKey:
             if now < self._reload_due:
                 raise Unauthenticated(detail="unknown key") from None
         self._reload_due = after(now, _RELOAD_AT_MOST_EVERY)
-        await self.load_keys(now)
+        await self.reload_keys(now)
         try:
             return self._judge(text, now)
         except UnknownKey as error:

@@ -7,7 +7,7 @@ its docstring says in which order it writes. Nothing here decides anything: poli
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 from authwright.domain.client import Client, ClientStatus
 from authwright.domain.instant import Instant
@@ -48,9 +48,10 @@ class Users(Protocol):
     async def find_by_name(self, name: NameDigest) -> User | None:
         """The user who has this name or address now. A reserved name finds nobody."""
 
-    async def replace_password(self, user_id: UserId, *, old: str, new: str, now: Instant) -> int | None:
-        """Replace the hash *old* by *new* and raise the epoch; the new epoch, or None if *old* is not current.
+    async def replace_password(self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant) -> int | None:
+        """Replace the hash *old* by *new* and raise the epoch; the new epoch.
 
+        None, and nothing changed, if *old* or *epoch* is not current any more, or the user is not active.
         Atomic: of concurrent calls with the same *old* exactly one succeeds.
         """
 
@@ -95,6 +96,14 @@ class Opened:
 
     session: Session
     others: int
+
+
+class Ended(NamedTuple):
+    """What a ledger entry for a session that was ended must cover."""
+
+    session_id: SessionId
+    subject: Subject
+    auth_epoch: int
 
 
 class Sessions(Protocol):
@@ -151,6 +160,9 @@ class Sessions(Protocol):
 
     async def list_live(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
         """The subject's live sessions, most recently used first."""
+
+    async def ended_since(self, at: Instant) -> Sequence[Ended]:
+        """The sessions that were ended at *at* or later."""
 
     async def outdated(self) -> Sequence[tuple[Subject, int]]:
         """Subjects with live sessions of an epoch older than their own, and that epoch: what a crash left out."""

@@ -308,6 +308,7 @@ class Accounts:
         grant = await self._services.change_password.change(
             Subject(principal.subject),
             _session_of(principal),
+            epoch=principal.auth_epoch,
             current=wanted.current_password,
             new=wanted.new_password,
             address=call.address,

@@ -5,6 +5,7 @@ a fraction of the cost, and every byte of a request is read by the strict rules 
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -124,7 +125,7 @@ class Call:
         if (self.header(b"content-encoding") or "identity").lower() != "identity":
             raise UnsupportedMediaType("An encoded body is not accepted.")
         length = self.header(b"content-length")
-        if length is not None and (not length.isdigit() or int(length) > limit):
+        if length is not None and (re.fullmatch(r"[0-9]{1,12}", length) is None or int(length) > limit):
             raise PayloadTooLarge
         chunks: list[bytes] = []
         held = 0

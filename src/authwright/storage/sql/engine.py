@@ -172,6 +172,8 @@ def _run_reads(jobs: "queue.SimpleQueue[_Job | None]", connection: sqlite3.Conne
                 job.outcome = [connection.execute(*step).fetchall() for step in job.steps]
             except sqlite3.Error as error:
                 job.outcome = StoreUnavailable(f"query failed: {error}")
+            except Exception as error:
+                job.outcome = error
         if batch:
             _deliver(batch)
     connection.close()
@@ -202,11 +204,21 @@ def _run_job(connection: sqlite3.Connection, job: _Job) -> list[list[Row]] | Exc
             connection.execute("RELEASE job")
         return rows
     except sqlite3.IntegrityError as error:
-        # A refused statement changes nothing by itself; its predecessors in the same job are taken back.
-        if together:
-            connection.execute("ROLLBACK TO job")
-            connection.execute("RELEASE job")
+        _take_back(connection, together)
         return Conflict(str(error))
+    except sqlite3.Error:
+        raise
+    except Exception as error:
+        # A value that the driver cannot store (a lone surrogate, a number beyond 64 bits): its caller's mistake alone.
+        _take_back(connection, together)
+        return error
+
+
+def _take_back(connection: sqlite3.Connection, together: bool) -> None:
+    # A refused statement changes nothing by itself; its predecessors in the same job are taken back.
+    if together:
+        connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
 
 
 def _deliver(batch: list[_Job]) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Select, bindparam, case, func, insert, literal_column, or
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import ClientId, Digest, SessionId, Subject
 from authwright.domain.session import EndReason, Session
-from authwright.storage.port import Opened
+from authwright.storage.port import Ended, Opened
 from authwright.storage.sql.engine import Database, Row, Statement, compiled
 from authwright.storage.sql.tables import clients, sessions, users
 
@@ -135,6 +135,11 @@ _END_EXCESS = compiled(
 _LIST_LIVE = compiled(select(*_COLUMNS).where(*_live).order_by(sessions.c.used_at.desc(), sessions.c.id))
 
 
+_ENDED_SINCE = compiled(
+    select(sessions.c.id, sessions.c.subject, sessions.c.auth_epoch).where(sessions.c.revoked_at >= bindparam("at"))
+)
+
+
 def _outdated(table: Any) -> Select[Any]:
     return (
         select(table.c.id, table.c.auth_epoch)
@@ -203,6 +208,9 @@ class SqlSessions:
 
     async def list_live(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
         return [_session(row) for row in await self._database.read(_LIST_LIVE, {"subject": subject, "now": now})]
+
+    async def ended_since(self, at: Instant) -> Sequence[Ended]:
+        return [Ended(*row) for row in await self._database.read(_ENDED_SINCE, {"at": at})]
 
     async def outdated(self) -> Sequence[tuple[Subject, int]]:
         return [(row[0], row[1]) for row in await self._database.read(_OUTDATED, {})]

@@ -100,6 +100,13 @@ Index(
     sqlite_where=sessions.c.revoked_at.is_(None),
     postgresql_where=sessions.c.revoked_at.is_(None),
 )
+# Sessions that were ended, for what a crash left out of the ledger.
+Index(
+    "sessions_ended",
+    sessions.c.revoked_at,
+    sqlite_where=sessions.c.revoked_at.is_not(None),
+    postgresql_where=sessions.c.revoked_at.is_not(None),
+)
 
 revocations = Table(
     "revocations",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from authwright.domain.instant import Instant
 from authwright.domain.passwords import hash_format
@@ -23,7 +23,7 @@ _FIND_BY_NAME = compiled(
 _with_old_hash = (users.c.id == bindparam("user_id"), users.c.password_hash == bindparam("old"))
 _REPLACE_PASSWORD = compiled(
     update(users)
-    .where(*_with_old_hash)
+    .where(*_with_old_hash, users.c.auth_epoch == bindparam("epoch"), users.c.status == "active")
     .values(
         password_hash=bindparam("new"),
         password_format=bindparam("format"),
@@ -44,7 +44,11 @@ _RAISE_EPOCH = compiled(
     .values(auth_epoch=users.c.auth_epoch + 1, updated_at=bindparam("now"))
     .returning(users.c.auth_epoch)
 )
-_FORMATS = compiled(select(users.c.password_format).distinct())
+# One look into the index for each format, however many users have it.
+_least = select(func.min(users.c.password_format).label("format")).cte("formats", recursive=True)
+_next = select(func.min(users.c.password_format)).where(users.c.password_format > _least.c.format).scalar_subquery()
+_formats = _least.union_all(select(_next).where(_least.c.format.is_not(None)))
+_FORMATS = compiled(select(_formats.c.format).where(_formats.c.format.is_not(None)))
 
 
 class SqlUsers:
@@ -68,8 +72,9 @@ class SqlUsers:
     async def find_by_name(self, name: NameDigest) -> User | None:
         return _user(await self._database.read(_FIND_BY_NAME, {"digest": name}))
 
-    async def replace_password(self, user_id: UserId, *, old: str, new: str, now: Instant) -> int | None:
-        parameters = {"user_id": user_id, "old": old, "new": new, "format": hash_format(new), "now": now}
+    async def replace_password(self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant) -> int | None:
+        hashes = {"old": old, "new": new, "format": hash_format(new)}
+        parameters = {"user_id": user_id, "epoch": epoch, "now": now, **hashes}
         return _epoch(await self._database.write(_REPLACE_PASSWORD, parameters))
 
     async def upgrade_hash(self, user_id: UserId, *, old: str, new: str, now: Instant) -> bool:
