@@ -66,7 +66,7 @@ class KeyWrap:
         for cipher in self._all:
             try:
                 return cipher.decrypt(record.wrapped[:_NONCE], record.wrapped[_NONCE:], _associated(record))
-            except InvalidTag:
+            except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
                 continue
         raise UnreadableKey(
             f"The key {record.id} in the store cannot be decrypted: SECRET_KEY is not the one it was stored with. "

@@ -1,0 +1,210 @@
+"""services.revoke, logout and password: an ending is whole, whatever happens in the middle of it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from authwright.domain.revocation import Revocations
+from authwright.domain.secrets import Subject
+from authwright.services.revoke import Revoke
+from authwright.storage.counter import CounterPage
+from authwright.storage.port import StoreUnavailable
+from harness import Service, bearer
+
+CHANGE = {"current_password": "test123", "new_password": "new-test123"}
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> None:
+    """Let the next call of a verb fail as a store does that does not answer."""
+    real = getattr(where, name)
+    failed = False
+
+    async def verb(*args: Any, **options: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise StoreUnavailable("no answer")
+        return await real(*args, **options)
+
+    monkeypatch.setattr(where, name, verb)
+
+
+async def alive(service: Service, login: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether the access token and the refresh token of *login* are still good."""
+    access = await service.get("/me", login["access_token"])
+    return access.status_code == 200, (await service.refresh(login["refresh_token"])).status_code == 200
+
+
+async def change(service: Service, login: dict[str, Any]) -> int:
+    answer = await service.http.post("/me/password", json=CHANGE, headers=bearer(login["access_token"]))
+    return answer.status_code
+
+
+async def test_r55_a_changed_password_ends_all_other_sessions_and_keeps_this_one(service: Service) -> None:
+    await service.register()
+    mine, other = await service.login(), await service.login()
+    answer = await service.http.post("/me/password", json=CHANGE, headers=bearer(mine["access_token"]))
+    assert answer.status_code == 200
+    assert await alive(service, other) == (False, False)
+    assert await alive(service, mine) == (False, True)
+    assert (await service.get("/me", answer.json()["access_token"])).status_code == 200
+    assert (await service.http.post("/login", data={"username": "bholay", "password": "test123"})).status_code == 401
+    await service.login(password="new-test123")
+
+
+async def test_of_two_changes_at_once_one_wins(service: Service) -> None:
+    await service.register()
+    one, two = await service.login(), await service.login()
+    assert sorted(await asyncio.gather(change(service, one), change(service, two))) in ([200, 401],)
+
+
+@pytest.mark.parametrize("rounds", range(10))
+async def test_a_logout_everywhere_wins_over_a_change_that_runs_beside_it(service: Service, rounds: int) -> None:
+    await service.register()
+    mine, other = await service.login(), await service.login()
+
+    async def leave() -> int:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        return (await service.logout(other["access_token"], params={"everywhere": "true"})).status_code
+
+    changed, left = await asyncio.gather(change(service, mine), leave())
+    assert left in (200, 401)
+    if left == 200 and changed == 401:
+        # The change was refused, so it must not have happened.
+        await service.login()
+    if left == 200:
+        assert await alive(service, mine) == (False, False)
+
+
+async def test_r55_logging_out_everywhere_ends_every_session_and_a_login_under_way(service: Service) -> None:
+    await service.register()
+    logins = [await service.login() for _ in range(5)]
+    under_way = [asyncio.create_task(service.http.post("/login", data={"username": "bholay", "password": "test123"}))]
+    await asyncio.sleep(0)
+    await service.logout(logins[0]["access_token"], params={"everywhere": "true"})
+    for login in logins:
+        assert await alive(service, login) == (False, False)
+    for answer in await asyncio.gather(*under_way):
+        # Either it came first and was ended, or it came later and is good: never one that nobody ended.
+        assert answer.status_code in (200, 401)
+    epoch = (await service.server.store.users.find(logins[0]["user_id"])).auth_epoch  # type: ignore[union-attr]
+    sessions = await service.server.store.sessions.list_live(Subject(logins[0]["user_id"]), now=service.clock())
+    assert all(session.auth_epoch == epoch for session in sessions)
+
+
+async def test_a_change_whose_sessions_could_not_be_ended_is_finished_by_the_follower(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.register()
+    mine, other = await service.login(), await service.login()
+    failing_once(monkeypatch, service.server.store.sessions, "end_all")
+    assert await change(service, mine) == 503
+    await service.server.revoke.finish(service.clock())
+    assert await alive(service, other) == (False, False)
+    assert await alive(service, mine) == (False, True)
+
+
+async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.register()
+    mine, other = await service.login(), await service.login()
+    failing_once(monkeypatch, service.server.store.sessions, "end_all")
+    assert await change(service, mine) == 503
+    await Revoke(service.server.store, CounterPage(None), Revocations(), matters=4000).start(service.clock())
+    await service.server.revoke.catch_up()
+    for login in (mine, other):
+        assert await alive(service, login) == (False, False)
+
+
+async def test_a_logout_whose_ledger_entry_was_lost_is_mended_by_a_repeat(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = await service.registered_login()
+    failing_once(monkeypatch, service.server.store.ledger, "append")
+    assert (await service.logout(login["access_token"])).status_code == 503
+    assert (await service.logout(login["access_token"])).status_code == 200
+    assert await alive(service, login) == (False, False)
+
+
+@pytest.mark.parametrize("way", ["start", "delete", "refresh"])
+async def test_a_ledger_entry_that_was_lost_is_written_by_whoever_meets_the_session(
+    service: Service, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    await service.register()
+    mine, other = await service.login(), await service.login()
+    sessions = (await service.get("/me/sessions", mine["access_token"])).json()["sessions"]
+    victim = next(each["id"] for each in sessions if not each["current"])
+    failing_once(monkeypatch, service.server.store.ledger, "append")
+    path = f"/me/sessions/{victim}"
+    assert (await service.http.delete(path, headers=bearer(mine["access_token"]))).status_code == 503
+    if way == "start":
+        await service.server.revoke.start(service.clock())
+    elif way == "delete":
+        assert (await service.http.delete(path, headers=bearer(mine["access_token"]))).status_code == 404
+    else:
+        assert (await service.refresh(other["refresh_token"])).status_code == 400
+    assert (await service.get("/me", other["access_token"])).status_code == 401
+
+
+async def test_repeated_endings_do_not_make_the_ledger_grow(service: Service) -> None:
+    login = await service.registered_login()
+    await service.logout(login["access_token"])
+    head = service.server.revoke.revocations.head
+    for _ in range(5):
+        await service.logout(json={"refresh_token": login["refresh_token"]})
+        await service.refresh(login["refresh_token"])
+    assert service.server.revoke.revocations.head == head
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_half_ended(service: Service) -> None:
+    login = await service.registered_login()
+    session_id = service.server.keyring.refresh_tokens.decode(login["refresh_token"]).session_id
+    task = asyncio.create_task(service.server.logout.session(session_id, now=service.clock()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await alive(service, login) == (False, False)
+
+
+async def test_r55_a_disabled_client_and_a_rotated_key_end_what_was_there(service: Service) -> None:
+    client_id, key = await service.new_client()
+    login = (await service.http.post("/login", json={"client_key": key})).json()
+    made = await service.server.clients.rotate_key(client_id, now=service.clock())  # type: ignore[arg-type]
+    assert await alive(service, login) == (False, False)
+    assert (await service.http.post("/login", json={"client_key": key})).status_code == 401
+    again = (await service.http.post("/login", json={"client_key": made.client_key})).json()
+    await service.server.clients.disable(client_id, now=service.clock())  # type: ignore[arg-type]
+    assert await alive(service, again) == (False, False)
+    assert (await service.http.post("/login", json={"client_key": made.client_key})).status_code == 401
+
+
+async def test_without_the_ledger_nothing_is_accepted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = await service.registered_login()
+    service.server.counter.raise_()
+    failing_once(monkeypatch, service.server.store.ledger, "since")
+    answer = await service.get("/secure-data", login["access_token"])
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (await service.get("/secure-data", login["access_token"])).status_code == 200
+
+
+async def test_the_follower_survives_whatever_fails(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    from authwright.services import revoke as module
+
+    monkeypatch.setattr(module, "POLL_SECONDS", 0)
+    outcomes: list[Exception | None] = [ValueError("odd"), StoreUnavailable("away"), KeyError("x"), None]
+    done = asyncio.Event()
+
+    async def look_around() -> None:
+        outcome = outcomes.pop(0)
+        service.server.counter.raise_()
+        if outcome is not None:
+            raise outcome
+        done.set()
+
+    following = asyncio.create_task(service.server.revoke.follow(service.clock, look_around))
+    await asyncio.wait_for(done.wait(), 5)
+    following.cancel()

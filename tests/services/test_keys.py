@@ -1,0 +1,169 @@
+"""services.keys: encrypted at rest, bound to their row, never replaced silently."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from authwright.config import new_secret_key
+from authwright.domain.instant import Instant
+from authwright.domain.keyring import PUBLISH_AHEAD
+from authwright.jose.keys import Algorithm
+from authwright.services.keys import Keyring, KeyWrap, UnknownKeyId, UnreadableKey
+from authwright.storage.counter import CounterPage
+from authwright.storage.port import IncompatibleStore
+from authwright.storage.sql import SqlStore
+from harness import Clock, Service, open_service
+
+NOW = Instant(1_795_000_000_000_000)
+SECRET = new_secret_key()
+ISSUER = "https://a.example"
+
+
+@pytest.fixture
+async def store():  # type: ignore[no-untyped-def]
+    made = SqlStore(None)
+    await made.open()
+    yield made
+    await made.close()
+
+
+def keyring(
+    store: SqlStore, secret: str = SECRET, previous: str = "", alg: Algorithm = "ES256", **more: Any
+) -> Keyring:
+    options: dict[str, Any] = {"issuer": ISSUER, "keep": 3605, "adopt": False, **more}
+    return Keyring(store, CounterPage(None), alg=alg, wrap=KeyWrap(secret, previous), **options)
+
+
+async def test_keys_are_made_once_and_read_afterwards(store: SqlStore) -> None:
+    one, two = keyring(store), keyring(store)
+    assert await one.load(NOW)
+    assert not await one.load(NOW)
+    await two.load(NOW)
+    assert one.jwks(NOW) == two.jwks(NOW)
+
+
+async def test_no_key_is_stored_in_the_clear(store: SqlStore) -> None:
+    ring = keyring(store)
+    await ring.load(NOW)
+    rows = await store.keys.all()
+    assert {row.purpose for row in rows} == {"sign", "refresh", "names"}
+    for row in rows:
+        material = KeyWrap(SECRET).unwrap(row)
+        assert material not in row.wrapped
+        assert str(row.wrapped) not in repr(row)
+
+
+async def test_the_wrong_secret_stops_the_start_and_makes_no_new_key(store: SqlStore) -> None:
+    await keyring(store).load(NOW)
+    before = await store.keys.all()
+    with pytest.raises(UnreadableKey) as refused:
+        await keyring(store, new_secret_key()).load(NOW)
+    assert SECRET not in str(refused.value)
+    assert await store.keys.all() == before
+
+
+async def test_a_row_cannot_be_passed_off_as_another(store: SqlStore) -> None:
+    await keyring(store).load(NOW)
+    wrap = KeyWrap(SECRET)
+    for row in await store.keys.all():
+        for changed in ({"id": "x"}, {"issuer": "https://b.example"}, {"alg": "EdDSA"}, {"purpose": "names"}):
+            if getattr(row, next(iter(changed))) != next(iter(changed.values())):
+                with pytest.raises(UnreadableKey):
+                    wrap.unwrap(replace(row, **changed))  # type: ignore[arg-type]
+        for broken in (b"", row.wrapped[:11], row.wrapped[:-1], row.wrapped[:-1] + bytes([row.wrapped[-1] ^ 1])):
+            with pytest.raises(UnreadableKey):
+                wrap.unwrap(replace(row, wrapped=broken))
+
+
+async def test_rewrapping_moves_to_the_new_secret_and_changes_no_key(store: SqlStore) -> None:
+    old = keyring(store)
+    await old.load(NOW)
+    new_secret = new_secret_key()
+    both = keyring(store, new_secret, SECRET)
+    await both.load(NOW)
+    assert await both.rewrap() == 3
+    alone = keyring(store, new_secret)
+    await alone.load(NOW)
+    assert alone.jwks(NOW) == old.jwks(NOW)
+    with pytest.raises(UnreadableKey):
+        await keyring(store).load(NOW)
+
+
+async def test_another_issuer_is_refused_or_gets_keys_of_its_own(store: SqlStore) -> None:
+    mine = keyring(store)
+    await mine.load(NOW)
+    with pytest.raises(IncompatibleStore):
+        await keyring(store, issuer="https://b.example").load(NOW)
+    other = keyring(store, issuer="https://b.example", adopt=True)
+    await other.load(NOW)
+    assert other.jwks(NOW) != mine.jwks(NOW)
+
+
+@pytest.mark.parametrize("alg", ["RS256", "PS256", "EdDSA", "HS256"])
+async def test_every_algorithm_signs_and_verifies_and_can_follow_another(service: Service, alg: Algorithm) -> None:
+    old = await service.registered_login()
+    ring = keyring(service.server.store, alg=alg)
+    ring._wrap = service.server.keyring._wrap
+    ring._issuer = service.server.settings.issuer
+    await ring.rotate(service.clock(), at_once=True)
+    await service.server.verify.load_keys(service.clock())
+    new = await service.login()
+    for login in (old, new):
+        assert (await service.get("/me", login["access_token"])).status_code == 200
+    assert len((await service.get("/.well-known/jwks.json")).json()["keys"]) == (1 if alg == "HS256" else 2)
+
+
+async def test_a_rotated_key_is_published_first_and_signs_later(service: Service) -> None:
+    await service.register()
+    old = (await service.get("/.well-known/jwks.json")).json()["keys"]
+    await service.server.keyring.rotate(service.clock())
+    await service.server.verify.load_keys(service.clock())
+    both = (await service.get("/.well-known/jwks.json")).json()["keys"]
+    assert [key["kid"] for key in both][:1] == [key["kid"] for key in old]
+    assert len(both) == 2
+
+    async def kid() -> str:
+        import jwt
+
+        return str(jwt.get_unverified_header((await service.login())["access_token"])["kid"])
+
+    assert await kid() == both[0]["kid"]
+    service.clock.advance(PUBLISH_AHEAD)
+    before = await service.login()
+    assert await kid() == both[1]["kid"]
+    service.clock.advance(3605)
+    await service.server.verify.load_keys(service.clock())
+    assert [key["kid"] for key in (await service.get("/.well-known/jwks.json")).json()["keys"]] == [both[1]["kid"]]
+    assert (await service.get("/me", before["access_token"])).status_code == 401
+
+
+async def test_a_withdrawn_key_ends_its_tokens_at_once_and_another_signs(service: Service) -> None:
+    login = await service.registered_login()
+    (key,) = (await service.get("/.well-known/jwks.json")).json()["keys"]
+    entry = await service.server.keyring.withdraw(key["kid"], service.clock())
+    await service.server.revoke.append(entry)
+    assert (await service.get("/me", login["access_token"])).status_code == 401
+    refreshed = (await service.refresh(login["refresh_token"])).json()
+    await service.server.verify.load_keys(service.clock())
+    assert (await service.get("/me", refreshed["access_token"])).status_code == 200
+    assert key["kid"] not in str((await service.get("/.well-known/jwks.json")).json())
+    with pytest.raises(UnknownKeyId):
+        await service.server.keyring.withdraw("none", service.clock())
+
+
+async def test_a_server_whose_keys_were_rewrapped_under_a_newer_secret_goes_on(service: Service) -> None:
+    login = await service.registered_login()
+    ring = keyring(service.server.store, new_secret_key())
+    ring._wrap._all.append(service.server.keyring._wrap._current)
+    await ring.rewrap()
+    service.server.counter.raise_()
+    assert (await service.get("/me", login["access_token"])).status_code == 200
+    assert (await service.login())["access_token"]
+
+
+async def test_a_clock_that_was_set_back_leaves_logins_working(clock: Clock) -> None:
+    async with open_service(clock=clock) as service:
+        await service.register()
+        clock.advance(-3600)
+        await service.login()
