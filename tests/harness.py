@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,7 +11,7 @@ from fastapi import FastAPI
 
 import authwright
 from authwright.app import Server
-from authwright.config import Settings
+from authwright.config import Settings, new_secret_key
 from authwright.domain.instant import Instant, after
 
 ORIGIN = "http://127.0.0.1:8000"
@@ -79,9 +80,9 @@ def development(**settings: Any) -> Settings:
     return Settings.dev(**{"database_url": "sqlite://", **CHEAP_HASHES, **settings})
 
 
-def production(**settings: Any) -> Settings:
-    """Settings for a production server in memory, with hashes at their real cost."""
-    values = {"database_url": "sqlite://", "secret_key": "q3Z0cFh1bW9yZSByYW5kb20gdGhhbiB0aGlzIQ0-AbCdEfGh", **settings}
+def production(folder: Path, **settings: Any) -> Settings:
+    """Settings for a production server with its database in *folder*."""
+    values = {"database_url": f"sqlite:///{folder}/authwright.db", "secret_key": new_secret_key(), **settings}
     return Settings(**values)
 
 

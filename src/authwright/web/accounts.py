@@ -137,7 +137,7 @@ _ACCOUNT_EXAMPLE = {
     "id": "usr_0Zr4Yq1mQ2u4b1kQq7c3xA",
     "kind": "user",
     "username": "bholay",
-    "email": None,
+    "email": "bholay@example.com",
     "is_active": True,
     "role": "user",
     "plan": "premium",
@@ -438,5 +438,5 @@ def add_accounts(endpoints: Endpoints, routes: Accounts) -> None:
         json=(PasswordChange,),
         refusals=(*_BODY_REFUSALS, Unauthenticated, InvalidCredentials, InsufficientScope, WeakPassword, Busy),
         secured=True,
-        example={**TOKEN_EXAMPLE, "refresh_token": None},
+        example={name: value for name, value in TOKEN_EXAMPLE.items() if name != "refresh_token"},
     )

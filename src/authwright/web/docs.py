@@ -23,17 +23,17 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Authwright</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="stylesheet" href="{assets}swagger-ui.css">
 </head>
 <body>
-<div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/setup.js"></script>
+<div id="swagger-ui" data-document="{document}"></div>
+<script src="{assets}swagger-ui-bundle.js"></script>
+<script src="{assets}setup.js"></script>
 </body>
 </html>
 """
 _SETUP = """window.ui = SwaggerUIBundle({
-  url: new URL("openapi.json", document.baseURI).href,
+  url: new URL(document.getElementById("swagger-ui").dataset.document, document.baseURI).href,
   dom_id: "#swagger-ui",
   deepLinking: true,
   queryConfigEnabled: false,
@@ -60,8 +60,11 @@ def add_docs(app: FastAPI, *, description: str) -> None:
     async def openapi(_request: Request) -> Response:
         return Response(encoded, media_type="application/json")
 
-    async def page(_request: Request) -> Response:
-        return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _POLICY})
+    async def page(request: Request) -> Response:
+        # Addresses are relative, so that they hold behind any prefix, for either spelling of the path.
+        within = request.scope.get("raw_path", b"").endswith(b"/")
+        text = _PAGE.format(assets="" if within else "docs/", document="../openapi.json" if within else "openapi.json")
+        return Response(text, media_type="text/html", headers={"content-security-policy": _POLICY})
 
     async def asset(request: Request) -> Response:
         name = request.path_params["name"]

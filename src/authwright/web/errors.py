@@ -1,8 +1,7 @@
 """Refusals on the wire: RFC 6749 JSON on OAuth endpoints, RFC 9457 problem details elsewhere; never the detail."""
 
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +19,24 @@ from authwright.storage.port import StoreUnavailable
 Headers = Sequence[tuple[bytes, bytes]]
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+
+# RFC 9110, RFC 6585. Not from the standard library, whose words differ between its versions.
+TITLES: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    421: "Misdirected Request",
+    422: "Unprocessable Content",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
 
 log = structlog.get_logger("authwright.refusals")
 
@@ -68,7 +85,7 @@ def render(
         return refusal.status, body, headers
     body = {
         "type": f"urn:authwright:error:{refusal.code}",
-        "title": HTTPStatus(refusal.status).phrase,
+        "title": TITLES[refusal.status],
         "status": refusal.status,
         "detail": refusal.public,
         "error": refusal.code,
@@ -102,4 +119,4 @@ def documented(refusals: Sequence[type[Refusal]], *, oauth: bool) -> Iterator[tu
     for status, kinds in sorted(by_status.items()):
         codes = ", ".join(f"`{code}`" for code in dict.fromkeys(kind.code for kind in kinds))
         schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-        yield status, {"description": f"{HTTPStatus(status).phrase}: {codes}", "content": {media: {"schema": schema}}}
+        yield status, {"description": f"{TITLES[status]}: {codes}", "content": {media: {"schema": schema}}}
