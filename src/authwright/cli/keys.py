@@ -23,22 +23,17 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Answer in JS
     async def work(server: Any) -> list[ListedKey]:
         return list(server.keyring.signing_keys(server.clock()))
 
-    for key in (rows := with_server(work)) if not as_json else ():
-        typer.echo(f"{key.record.id}  {key.record.alg}  {key.state:9}  active from {isoformat(key.record.active_from)}")
+    rows = with_server(work)
     if as_json:
-        typer.echo(
-            json.dumps(
-                [
-                    {
-                        "kid": key.record.id,
-                        "alg": key.record.alg,
-                        "state": key.state,
-                        "active_from": isoformat(key.record.active_from),
-                    }
-                    for key in rows
-                ]
-            )
-        )
+        typer.echo(json.dumps([_shown(key) for key in rows]))
+        return
+    for key in rows:
+        typer.echo(f"{key.record.id}  {key.record.alg}  {key.state:9}  active from {isoformat(key.record.active_from)}")
+
+
+def _shown(key: ListedKey) -> dict[str, str]:
+    record = key.record
+    return {"kid": record.id, "alg": record.alg, "state": key.state, "active_from": isoformat(record.active_from)}
 
 
 @app.command()

@@ -21,6 +21,7 @@ from authwright.domain.errors import (
     InvalidRequest,
     PayloadTooLarge,
     Refusal,
+    Unavailable,
     UnprocessableContent,
     UnsupportedMediaType,
 )
@@ -265,11 +266,17 @@ class Endpoints:
         extra: dict[str, Any] = {}
         if json or form:
             extra["requestBody"] = {"required": not body_optional, "content": _content(json, form)}
-        if query:
-            extra["parameters"] = _query_parameters(query)
+        parameters = [
+            {"name": part, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for part in re.findall(r"{(\w+)}", path)
+        ]
+        if parameters := parameters + (_query_parameters(query) if query else []):
+            extra["parameters"] = parameters
         if secured:
             extra["security"] = [{"Password": []}, {"Bearer": []}]
-        described = dict(errors.documented(refusals, oauth=oauth))
+        # Any request can be malformed, and any meet a server that cannot answer just now.
+        every = dict.fromkeys((*refusals, InvalidRequest, Unavailable))
+        described = dict(errors.documented(tuple(every), oauth=oauth))
         if example is not None:
             described[status] = {"content": {JSON: {"example": example}}}
 

@@ -1,0 +1,88 @@
+"""What the pages show is run as they show it, against a server that was started as they say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from processes import environment, serving
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.program("curl")
+def test_the_walk_of_the_readme(tmp_path: Path) -> None:
+    with serving(tmp_path, "dev") as server:
+        binaries = Path(sys.executable).parent
+        script = "\n".join(blocks("README.md", "bash")).replace("http://127.0.0.1:8000", server.base)
+        script = script.replace(".venv/bin/", f"{binaries}/")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        out = done.stdout
+        # In the order of the page: the account, the caller, two predictions, the data, the end, and the refusal.
+        story = [
+            '"plan":"premium"',
+            '"username":"bholay"',
+            '"class":"versicolor"',
+            '"class":"virginica"',
+            '"message":"You are in."',
+            '"status":"logged_out"',
+            '"error":"invalid_token"',
+            '"email":"user@example.com"',
+            '"token_type":"bearer"',
+            '"token_type":"bearer"',
+            '"user_id":"cli_',
+        ]
+        at = 0
+        for line in story:
+            at = out.find(line, at)
+            assert at >= 0, f"{line} is missing in:\n{out}"
+            at += len(line)
+
+
+@pytest.mark.parametrize("page", ["docs/explanation/tokens.md"])
+def test_the_python_of_a_page_runs_block_after_block(page: str, tmp_path: Path) -> None:
+    with serving(tmp_path, "dev") as server:
+        script = "\n".join(blocks(page, "python")).replace("http://127.0.0.1:8000", server.base)
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "'typ': 'at+jwt'" in done.stdout
+        assert done.stdout.endswith("refused\n")
+
+
+def test_the_app_of_the_readme_works(tmp_path: Path) -> None:
+    (script,) = blocks("README.md", "python")
+    script += """
+from starlette.testclient import TestClient
+with TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 1)) as http:
+    body = {"username": "ada", "password": "test123"}
+    assert http.post("/auth/register", json=body).status_code == 201
+    token = http.post("/auth/login", data=body).json()["access_token"]
+    assert http.get("/auth/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

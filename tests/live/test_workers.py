@@ -1,0 +1,107 @@
+"""Several workers on one machine: a logout is refused by each of them from the response on."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from processes import Running, free_port, production_environment, run, serving
+
+FORM = {"username": "ada", "password": "a long and unusual passphrase"}
+
+
+@pytest.fixture
+def workers(tmp_path: Path):  # type: ignore[no-untyped-def]
+    port = free_port()
+    env = production_environment(port, AUTHWRIGHT_MODE="serve")
+    with serving(tmp_path, "serve", "--workers", "2", port=port, **env) as server:
+        with server.http() as http:
+            assert http.post("/register", json=FORM).status_code == 201
+        server.env = env  # type: ignore[attr-defined]
+        yield server
+
+
+def children(server: Running) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def connections(server: Running, count: int) -> list[httpx2.Client]:
+    """Connections of their own: the kernel spreads them over the workers, and each stays with its worker."""
+    made = [server.http() for _ in range(count)]
+    for each in made:
+        assert each.get("/livez").status_code == 200
+    return made
+
+
+def test_a_logout_is_refused_on_every_worker_from_the_response_on(workers: Running) -> None:
+    spread = connections(workers, 12)
+    with workers.http() as http:
+        for _ in range(20):
+            login = http.post("/login", data=FORM).json()
+            bearer = {"Authorization": f"Bearer {login['access_token']}"}
+            # Every worker has verified this token before, so it is in the table of each.
+            assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
+            assert http.post("/logout", headers=bearer).status_code == 200
+            assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
+            body = {"refresh_token": login["refresh_token"]}
+            assert {each.post("/refresh-token", json=body).status_code for each in spread} == {400}
+    for each in spread:
+        each.close()
+
+
+def test_r56_refreshes_that_race_over_workers_have_one_successor(workers: Running) -> None:
+    spread = connections(workers, 8)
+    with workers.http() as http, ThreadPoolExecutor(8) as pool:
+        token = http.post("/login", data=FORM).json()["refresh_token"]
+        for _ in range(10):
+            body = {"refresh_token": token}
+            answers = list(pool.map(lambda each, body=body: each.post("/refresh-token", json=body), spread))
+            assert {answer.status_code for answer in answers} == {200}
+            successors = {answer.json()["refresh_token"] for answer in answers}
+            assert len(successors) == 1
+            token = successors.pop()
+    for each in spread:
+        each.close()
+
+
+def test_a_key_withdrawn_by_a_command_is_refused_on_every_worker_when_it_returns(workers: Running) -> None:
+    env = workers.env  # type: ignore[attr-defined]
+    spread = connections(workers, 12)
+    with workers.http() as http:
+        login = http.post("/login", data=FORM).json()
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
+        (key,) = json.loads(run(workers.folder, "keys", "list", "--json", **env).stdout)
+        assert run(workers.folder, "keys", "withdraw", key["kid"], **env).returncode == 0
+        assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
+        fresh = http.post("/refresh-token", json={"refresh_token": login["refresh_token"]}).json()
+        bearer = {"Authorization": f"Bearer {fresh['access_token']}"}
+        assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
+    for each in spread:
+        each.close()
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nobody_notices_for_long(workers: Running) -> None:
+    before = children(workers)
+    victims = [pid for pid in before if b"spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(victims) == 2
+    with workers.http() as http:
+        login = http.post("/login", data=FORM).json()
+    os.kill(victims[0], signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while True:
+        alive = [pid for pid in children(workers) if pid not in before]
+        if alive or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    assert alive
+    bearer = {"Authorization": f"Bearer {login['access_token']}"}
+    with workers.http() as http:
+        assert http.get("/me", headers=bearer).status_code == 200

@@ -1,0 +1,131 @@
+"""The installed command in a process of its own, on a free loopback port, in a folder of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from authwright.config import new_secret_key
+
+COMMAND = Path(sys.executable).parent / "authwright"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """An environment with nothing of the project in it but *more*."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def run(folder: Path, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `authwright` in *folder* to its end."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env=environment(**env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@dataclass
+class Running:
+    """A server process and where it answers."""
+
+    process: subprocess.Popen[str]
+    base: str
+    folder: Path
+    log: Path
+
+    def http(self, **more: Any) -> httpx2.Client:
+        return httpx2.Client(base_url=self.base, timeout=30, **more)
+
+    def kill(self) -> None:
+        """End it as a power cut would: the process, and all its workers."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end, and wait."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+        return self.process.returncode
+
+
+def start(folder: Path, *arguments: str, port: int | None = None, ready: bool = True, **env: str) -> Running:
+    """Start `authwright` *arguments* in *folder*, and wait until it answers."""
+    port = port or free_port()
+    log = folder / "server.log"
+    with log.open("a", encoding="utf-8") as out:
+        process = subprocess.Popen(
+            [COMMAND, *arguments, "--port", str(port)],
+            cwd=folder,
+            env=environment(**env),
+            stdout=out,
+            stderr=out,
+            text=True,
+            start_new_session=True,
+        )
+    running = Running(process, f"http://127.0.0.1:{port}", folder, log)
+    if ready:
+        wait_until_ready(running)
+    return running
+
+
+def wait_until_ready(running: Running, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    with httpx2.Client(base_url=running.base, timeout=2) as http:
+        while time.monotonic() < deadline:
+            if running.process.poll() is not None:
+                raise AssertionError(f"ended with {running.process.returncode}:\n{running.log.read_text()}")
+            try:
+                if http.get("/readyz").status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.02)
+    running.kill()
+    raise AssertionError(f"not ready within {seconds} s:\n{running.log.read_text()}")
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, **options: Any) -> Iterator[Running]:
+    """A running server that is ended afterwards."""
+    running = start(folder, *arguments, **options)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.kill()
+
+
+def production_environment(port: int, **more: str) -> dict[str, str]:
+    """What `authwright serve` needs on a loopback address."""
+    return {
+        "SECRET_KEY": new_secret_key(),
+        "AUTHWRIGHT_ISSUER": f"http://127.0.0.1:{port}",
+        "AUTHWRIGHT_REGISTRATION": "open",
+        **more,
+    }
