@@ -28,7 +28,8 @@ def page(server: Running) -> Iterator[Page]:
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
         )
         opened = browser.new_page(viewport={"width": 1200, "height": 1400})
         opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

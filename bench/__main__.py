@@ -1,0 +1,285 @@
+"""Run all measurements and print them as a table: `python -m bench [--write]`."""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import argon2
+
+from bench.servers import Server, authwright, fastapi_users
+from bench.wire import Connection
+
+CONNECTIONS = 16
+ROUNDS = 5
+CORES = len(os.sched_getaffinity(0))
+EMAIL, PASSWORD = "bench@example.com", "a long and unusual passphrase"
+
+
+class Figure(NamedTuple):
+    """One line of the table. *met*: whether the measured figure keeps its bound."""
+
+    what: str
+    measured: str
+    bound: str
+    met: bool
+
+
+def spread(work: Callable[[int], int], server: Server) -> float:
+    """CPU microseconds of *server* for each unit of *work*, done on all connections at once."""
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        before = server.cpu()
+        done = sum(pool.map(work, range(CONNECTIONS)))
+        return (server.cpu() - before) / done * 1e6
+
+
+@contextmanager
+def connections(server: Server, count: int = CONNECTIONS) -> Iterator[list[Connection]]:
+    made = [Connection(server.base) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for each in made:
+            each.close()
+
+
+def expect(answer: tuple[int, dict[str, str]], status: int = 200) -> dict[str, str]:
+    if answer[0] != status:
+        raise RuntimeError(f"{answer[0]}: {answer[1]}")
+    return answer[1]
+
+
+def once(server: Server, method: str, path: str, *, body: object = None, form: object = None) -> dict[str, str]:
+    """One request over a connection of its own; it must succeed."""
+    with connections(server, 1) as (connection,):
+        return expect(connection.request(method, path, body=body, form=form))
+
+
+_CREATE = """
+import asyncio, sys
+from authwright.app import Server
+from authwright.config import load_settings
+
+async def main():
+    server = Server(load_settings("serve"))
+    await server.open()
+    for number in range(int(sys.argv[1])):
+        made = await server.clients.create(name=f"bench {number}", now=server.clock())
+        print(made.client_key)
+    await server.close()
+
+asyncio.run(main())
+"""
+
+
+def client_keys(server: Server, count: int) -> list[str]:
+    """The keys of *count* new clients."""
+    environment = {**server.environment, "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", _CREATE, str(count)]
+    made = subprocess.run(command, cwd=server.folder, env=environment, capture_output=True, check=True, text=True)
+    return [line for line in made.stdout.splitlines() if line.startswith("awk_")]
+
+
+def refreshing(server: Server, logins: list[dict[str, str]], times: int) -> float:
+    tokens = [login["refresh_token"] for login in logins]
+    with connections(server) as open_:
+
+        def work(number: int) -> int:
+            for _ in range(times):
+                body = {"refresh_token": tokens[number]}
+                tokens[number] = expect(open_[number].request("POST", "/refresh-token", body=body))["refresh_token"]
+            return times
+
+        cost = spread(work, server)
+    for login, token in zip(logins, tokens, strict=True):
+        login["refresh_token"] = token
+    return cost
+
+
+def repeated(server: Server, call: Callable[[Connection, int], tuple[int, dict[str, str]]], times: int) -> float:
+    """CPU microseconds of *call*, given a connection and its number, *times* on each connection."""
+    with connections(server) as open_:
+
+        def work(number: int) -> int:
+            for _ in range(times):
+                expect(call(open_[number], number))
+            return times
+
+        return spread(work, server)
+
+
+def bare_hashes(seconds: float) -> float:
+    """Argon2id hashes a second with our parameters on as many threads as there are cores."""
+    hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+    stored = hasher.hash(PASSWORD)
+    until = time.perf_counter() + seconds
+
+    def work(_: int) -> int:
+        done = 0
+        while time.perf_counter() < until:
+            hasher.verify(stored, PASSWORD)
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(CORES) as pool:
+        return sum(pool.map(work, range(CORES))) / seconds
+
+
+class Storm(NamedTuple):
+    """What 16 clients that log in as fast as they can do to a server. Latencies in milliseconds, memory in MiB."""
+
+    logins: float
+    median: float
+    p99: float
+    memory: float
+
+
+def storm(server: Server, login: str, me: str, token: str, seconds: float) -> Storm:
+    done = [0] * CONNECTIONS
+    until = time.perf_counter() + seconds
+    highest = 0.0
+
+    def log_in(number: int) -> None:
+        connection = Connection(server.base)
+        form = {"username": f"{number}{EMAIL}", "password": PASSWORD}
+        while time.perf_counter() < until:
+            if connection.request("POST", login, form=form)[0] == 200:
+                done[number] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=log_in, args=(number,)) for number in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    probe = Connection(server.base)
+    latencies = []
+    time.sleep(0.2)
+    while time.perf_counter() < until:
+        begun = time.perf_counter()
+        expect(probe.request("GET", me, token=token))
+        latencies.append((time.perf_counter() - begun) * 1000)
+        highest = max(highest, server.memory())
+        time.sleep(0.005)
+    for thread in threads:
+        thread.join()
+    latencies.sort()
+    at = min(len(latencies) - 1, int(len(latencies) * 0.99))
+    return Storm(sum(done) / seconds, statistics.median(latencies), latencies[at], highest)
+
+
+def measure() -> list[Figure]:
+    figures: list[Figure] = []
+    starts = []
+    for _ in range(ROUNDS):
+        with authwright() as server:
+            starts.append(server.started)
+            time.sleep(0.5)
+            idle = server.memory()
+    figures.append(_below("start to first answer", statistics.median(starts), 2, "s"))
+    figures.append(_below("resident memory of an idle worker, without the model", idle, 120, "MiB"))
+    with ExitStack() as stack:
+        ours, peer = stack.enter_context(authwright()), stack.enter_context(fastapi_users())
+        form = {"username": EMAIL, "password": PASSWORD}
+        logins = []
+        for server, register, login in ((ours, "/register", "/login"), (peer, "/auth/register", "/auth/jwt/login")):
+            for number in range(CONNECTIONS):
+                with connections(server, 1) as (connection,):
+                    account = {"email": f"{number}{EMAIL}", "password": PASSWORD}
+                    expect(connection.request("POST", register, body=account), 201)
+            with connections(server, 1) as (connection,):
+                expect(connection.request("POST", register, body={"email": EMAIL, "password": PASSWORD}), 201)
+            logins.append(once(server, "POST", login, form=form))
+        token, peer_token = (login["access_token"] for login in logins)
+
+        sessions = [once(ours, "POST", "/login", form=form) for _ in range(CONNECTIONS)]
+        refreshing(ours, sessions, 50)
+        costs = [refreshing(ours, sessions, 200) for _ in range(ROUNDS)]
+        figures.append(_below("`POST /refresh-token`, CPU", statistics.median(costs), 150, "us"))
+
+        # A client for each connection and round: none comes to the hundred sessions at which others are ended.
+        keys = client_keys(ours, CONNECTIONS * (ROUNDS + 1))
+        costs = []
+        for round_ in range(ROUNDS + 1):
+            mine_keys = keys[round_ * CONNECTIONS :]
+            costs.append(
+                repeated(
+                    ours,
+                    lambda each, number, keys=mine_keys: each.request(
+                        "POST", "/login", body={"client_key": keys[number]}
+                    ),  # type: ignore[misc]
+                    90,
+                )
+            )
+        figures.append(_below("`POST /login` by client key, CPU", statistics.median(costs[1:]), 150, "us"))
+
+        mine, theirs = [], []
+        for _ in range(ROUNDS):
+            mine.append(repeated(ours, lambda each, _: each.request("GET", "/me", token=token), 200))
+            theirs.append(repeated(peer, lambda each, _: each.request("GET", "/users/me", token=peer_token), 100))
+        ratio = statistics.median(theirs) / statistics.median(mine)
+        cost, beside_cost = statistics.median(mine), statistics.median(theirs)
+        text = f"{ratio:.1f} x less ({cost:.0f} us; fastapi-users {beside_cost:.0f} us)"
+        figures.append(Figure("`GET /me`, CPU beside fastapi-users", text, "at least 6 x less", ratio >= 6))
+
+        shares, storms = [], []
+        base = ours.memory()
+        for _ in range(3):
+            bare = bare_hashes(4)
+            storms.append(storm(ours, "/login", "/me", token, 6))
+            bare = (bare + bare_hashes(4)) / 2
+            shares.append(storms[-1].logins / bare)
+        rate = statistics.median(each.logins for each in storms)
+        share = statistics.median(shares)
+        text = f"{share:.0%} ({rate:.0f} logins/s)"
+        figures.append(Figure("logins beside bare Argon2id calls", text, "at least 90 %", share >= 0.9))
+        p99 = statistics.median(each.p99 for each in storms)
+        beside = storm(peer, "/auth/jwt/login", "/users/me", peer_token, 10)
+        text = f"{p99:.1f} ms (fastapi-users {beside.p99:.0f} ms)"
+        figures.append(Figure("p99 of `GET /me` while 16 clients log in", text, "under 5 ms", p99 < 5))
+        memory = max(each.memory for each in storms)
+        most = base + CORES * 19 + 8
+        text = f"{memory:.0f} MiB (before {base:.0f} MiB)"
+        bound = f"under {most:.0f} MiB: before + {CORES} threads x 19 MiB + 8 MiB of buffers"
+        figures.append(Figure("memory meanwhile", text, bound, memory < most))
+    return figures
+
+
+def _below(what: str, measured: float, bound: float, unit: str) -> Figure:
+    shown = f"{measured:.2f}" if measured < 10 else f"{measured:.0f}"
+    return Figure(what, f"{shown} {unit}", f"under {bound} {unit}", measured <= bound)
+
+
+def table(figures: list[Figure]) -> str:
+    rows = "\n".join(
+        f"| {each.what} | {each.measured} | {each.bound} | {'yes' if each.met else '**no**'} |" for each in figures
+    )
+    machine = f"{CORES} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return f"""# Figures
+
+Measured by `make bench ARGS=--write` on {machine}: medians of {ROUNDS} rounds.
+CPU is that of all threads of the server process; peers ran on the same machine in the same run; the load came over
+{CONNECTIONS} connections from the same machine.
+
+| what | measured | bound | met |
+|---|---|---|---|
+{rows}
+"""
+
+
+def main() -> None:
+    figures = measure()
+    text = table(figures)
+    print(text)
+    if "--write" in sys.argv:
+        (Path(__file__).parent / "RESULTS.md").write_text(text, encoding="utf-8")
+    sys.exit(not all(each.met for each in figures))
+
+
+main()
