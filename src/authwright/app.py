@@ -15,6 +15,7 @@ from fastapi.exceptions import HTTPException
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from authwright.config import (
     MAX_ACCESS_TOKEN_SECONDS,
@@ -65,6 +66,19 @@ log = structlog.get_logger("authwright")
 def system_clock() -> Instant:
     """Now."""
     return Instant(time.time_ns() // 1000)
+
+
+class EdgedApp(FastAPI):
+    """A FastAPI app whose every request passes the *edge* first, before FastAPI's own middleware."""
+
+    edge: Edge
+
+    async def inner(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI itself."""
+        await super().__call__(scope, receive, send)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.edge(scope, receive, send)
 
 
 class Server:
@@ -163,7 +177,7 @@ class Server:
     def make_app(self) -> FastAPI:
         """The routes."""
         settings = self.settings
-        app = FastAPI(
+        app = EdgedApp(
             title="Authwright",
             version=version("authwright"),
             docs_url=None,
@@ -206,7 +220,7 @@ class Server:
 
         app.add_exception_handler(HTTPException, unrouted)
         app.add_exception_handler(StarletteHTTPException, unrouted)
-        app.add_middleware(Edge, settings=settings, is_open=lambda: self.is_open)
+        app.edge = Edge(app.inner, settings=settings, is_open=lambda: self.is_open, direct=endpoints.direct)
         return app
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from authwright.domain.errors import InvalidGrant, InvalidScope, InvalidTarget
 from authwright.domain.secrets import ClientId, SessionId
+from authwright.storage.sql import engine
 from harness import Service
 
 
@@ -135,7 +136,7 @@ async def test_a_forged_token_is_refused_without_a_look_at_the_store(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = (await service.registered_login())["refresh_token"]
-    monkeypatch.setattr(service.server.store._database, "_submit", None)
+    monkeypatch.setattr(engine, "_submit", None)
     for forged in (token[:-1] + ("A" if token[-1] != "A" else "B"), "awr_" + "A" * 124, token[4:], ""):
         with pytest.raises(InvalidGrant):
             await refresh(service, forged)
@@ -144,14 +145,13 @@ async def test_a_forged_token_is_refused_without_a_look_at_the_store(
 async def test_one_statement_besides_the_commit(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     token = (await service.registered_login())["refresh_token"]
     _, key = await service.new_client()
-    database = service.server.store._database
-    submit, statements = database._submit, []
+    submit, statements = engine._submit, []
 
-    def counted(jobs: object, steps: list[tuple[object, object]]) -> object:
+    def counted(worker: object, *steps: tuple[object, object]) -> object:
         statements.extend(steps)
-        return submit(jobs, steps)  # type: ignore[arg-type]
+        return submit(worker, *steps)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(database, "_submit", counted)
+    monkeypatch.setattr(engine, "_submit", counted)
     assert (await service.refresh(token)).status_code == 200
     assert len(statements) == 1
     assert (await service.http.post("/login", json={"client_key": key})).status_code == 200

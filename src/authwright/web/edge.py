@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -30,10 +30,18 @@ log = structlog.get_logger("authwright.requests")
 
 
 class Edge:
-    """ASGI middleware around the whole app."""
+    """ASGI middleware around the whole *app*. What *direct* names by method and path is answered without its detour."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, is_open: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        is_open: Callable[[], bool],
+        direct: Mapping[tuple[str, str], ASGIApp],
+    ) -> None:
         self._app = app
+        self._direct = direct
         self._is_open = is_open
         self._hosts = {host.encode("latin-1") for host in settings.allowed_hosts}
         self._dev = settings.is_dev
@@ -78,8 +86,8 @@ class Edge:
 
         try:
             self._admit(scope)
-            _one_spelling(scope)
-            await self._app(scope, receive, send_with_headers)
+            path = _one_spelling(scope)
+            await self._direct.get((scope["method"], path), self._app)(scope, receive, send_with_headers)
         except Refusal as refusal:
             await self._refuse(refusal, request_id, send_with_headers)
         except Exception:
@@ -96,7 +104,6 @@ class Edge:
                 ms=(time.perf_counter_ns() - begun) // 1000 / 1000,
                 client=scope["client"][0] if scope.get("client") else None,
             )
-            structlog.contextvars.unbind_contextvars("request_id")
 
     async def _refuse(self, refusal: Refusal, request_id: str, send: Send) -> None:
         await refusal_reply(refusal, oauth=False, request_id=request_id, realm=self._realm).send(send)
@@ -136,8 +143,12 @@ class Edge:
             raise Forbidden("Development mode takes no requests from pages of other origins.")
 
 
-def _one_spelling(scope: Scope) -> None:
-    # `/me/` is answered as `/me`; a redirect would be built from the Host header.
-    path = scope["path"]
-    if len(path) > 1 and path.endswith("/") and path != scope.get("root_path", "") + "/":
+def _one_spelling(scope: Scope) -> str:
+    """The path below where the app is mounted; `/me/` is answered as `/me`: a redirect would be built from `Host`."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    below = path.removeprefix(root) if root else path
+    if len(below) > 1 and below.endswith("/"):
+        below = below[:-1]
         scope["path"] = path[:-1]
+    return below

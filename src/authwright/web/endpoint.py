@@ -241,6 +241,8 @@ class Endpoints:
     def __init__(self, app: FastAPI, *, realm: str) -> None:
         self._app = app
         self._realm = realm
+        self.direct: dict[tuple[str, str], RawEndpoint] = {}
+        """The endpoints whose path has no parameters, by method and path."""
 
     def add(
         self,
@@ -300,7 +302,9 @@ class Endpoints:
         route = self._app.router.routes[-1]
         if not isinstance(route, APIRoute):  # pragma: no cover - FastAPI always appends the route it made
             raise TypeError("FastAPI did not add the route last")
-        route.app = RawEndpoint(handle, oauth=oauth, realm=self._realm)
+        route.app = endpoint = RawEndpoint(handle, oauth=oauth, realm=self._realm)
+        if "{" not in path:
+            self.direct[method, path] = endpoint
 
 
 def _content(json_models: Sequence[type[BaseModel]], form: type[BaseModel] | None) -> dict[str, Any]:

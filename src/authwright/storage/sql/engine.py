@@ -1,5 +1,7 @@
 """SQLite: one writer thread with group commit, one reader thread, statements compiled once.
 
+What one turn of the event loop asks for is handed to a thread at once: waking a thread costs more than a statement.
+
 Every write that waits while a commit is being flushed to disk joins the next one, so that durability
 (`synchronous=FULL`) is paid once for many. A write is one statement, or several that happen together or not at all.
 """
@@ -10,7 +12,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -52,24 +54,76 @@ class Conflict(Exception):
 
 
 class _Job:
-    __slots__ = ("future", "loop", "outcome", "steps")
+    __slots__ = ("future", "outcome", "steps")
 
-    def __init__(self, steps: Sequence[tuple[str, Parameters]], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, steps: Sequence[tuple[str, Parameters]], future: asyncio.Future[list[list[Row]]]) -> None:
         self.steps = steps
-        self.loop = loop
-        self.future: asyncio.Future[list[list[Row]]] = loop.create_future()
+        self.future = future
         self.outcome: list[list[Row]] | Exception = []
 
 
+class _Worker:
+    """A thread with a connection, and the jobs it was given."""
+
+    def __init__(self, connection: sqlite3.Connection, run: Callable[[sqlite3.Connection, list[_Job]], None]) -> None:
+        self._connection = connection
+        self._run = run
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[_Job] = []
+        self._handed: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"authwright-{run.__name__}", daemon=True)
+        self._thread.start()
+
+    def submit(self, steps: Sequence[tuple[str, Parameters]]) -> asyncio.Future[list[list[Row]]]:
+        """Run *steps*; the rows of each."""
+        job = _Job(steps, self._loop.create_future())
+        self._gathered.append(job)
+        if len(self._gathered) == 1:
+            self._loop.call_soon(self._hand_over)
+        return job.future
+
+    async def close(self) -> None:
+        """Finish what was asked for and disconnect."""
+        self._hand_over()
+        self._handed.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._handed.put(self._gathered)
+            self._gathered = []
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            batch, ended = self._take_batch()
+            if batch:
+                self._run(self._connection, batch)
+                # The loop may have been closed meanwhile: then nobody waits any more.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(_resolve, batch)
+        self._connection.close()
+
+    def _take_batch(self) -> tuple[list[_Job], bool]:
+        """The jobs that wait, at least one; and whether the end was among them."""
+        batch: list[_Job] = []
+        jobs = self._handed.get()
+        with contextlib.suppress(queue.Empty):
+            while jobs is not None:
+                batch += jobs
+                if len(batch) >= MAX_BATCH:
+                    return batch, False
+                jobs = self._handed.get_nowait()
+        return batch, jobs is None
+
+
 class Database:
-    """One SQLite database. *path* None: in memory, for this object alone."""
+    """One SQLite database, used from one event loop. *path* None: in memory, for this object alone."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._threads: list[threading.Thread] = []
-        self._writes: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        # A database in memory lives in one connection, so its reads go the way of its writes.
-        self._reads = self._writes if path is None else queue.SimpleQueue[_Job | None]()
+        self._writer: _Worker | None = None
+        self._reader: _Worker | None = None
 
     async def open(self) -> None:
         """Connect. Raises StoreUnavailable."""
@@ -80,45 +134,31 @@ class Database:
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 # Made private before SQLite opens it; its journal files take over the mode.
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._start(self._writes, self._connect(), _run_writes, "authwright-sqlite-writer")
-            if self._reads is not self._writes:
-                self._start(self._reads, self._connect(), _run_reads, "authwright-sqlite-reader")
+            self._writer = _Worker(self._connect(), commit_batch)
+            # A database in memory lives in one connection, so its reads go the way of its writes.
+            self._reader = self._writer if self._path is None else _Worker(self._connect(), answer_batch)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"cannot open the database: {error}") from error
 
     async def close(self) -> None:
         """Finish what was asked for and disconnect."""
-        for jobs in {id(jobs): jobs for jobs in (self._writes, self._reads)}.values():
-            jobs.put(None)
-        threads, self._threads = self._threads, []
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
+        workers = {self._writer, self._reader} - {None}
+        self._writer = self._reader = None
+        for worker in workers:
+            if worker is not None:
+                await worker.close()
 
     async def write(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run one statement; its rows, once they are durable. Raises Conflict, StoreUnavailable."""
-        return (await self._submit(self._writes, [(statement, parameters)]))[0]
+        return (await _submit(self._writer, (statement, parameters)))[0]
 
     async def write_together(self, *steps: tuple[Statement, Parameters]) -> list[list[Row]]:
         """Run *steps* in one transaction: all of them, or none. Raises Conflict, StoreUnavailable."""
-        return await self._submit(self._writes, steps)
+        return await _submit(self._writer, *steps)
 
     async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query over what is committed. Raises StoreUnavailable."""
-        return (await self._submit(self._reads, [(statement, parameters)]))[0]
-
-    def _submit(
-        self, jobs: "queue.SimpleQueue[_Job | None]", steps: Sequence[tuple[Statement, Parameters]]
-    ) -> asyncio.Future[list[list[Row]]]:
-        if not self._threads:
-            raise StoreUnavailable("the store is closed")
-        job = _Job([statement.with_values(values) for statement, values in steps], asyncio.get_running_loop())
-        jobs.put(job)
-        return job.future
-
-    def _start(self, jobs: Any, connection: sqlite3.Connection, run: Any, name: str) -> None:
-        thread = threading.Thread(target=run, args=(jobs, connection), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        return (await _submit(self._reader, (statement, parameters)))[0]
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -139,47 +179,25 @@ class Database:
         return connection
 
 
-def _take_batch(jobs: "queue.SimpleQueue[_Job | None]") -> tuple[list[_Job], bool]:
-    """The jobs that wait, at least one; and whether the end was among them."""
-    batch: list[_Job] = []
-    job = jobs.get()
-    with contextlib.suppress(queue.Empty):
-        while job is not None and len(batch) < MAX_BATCH - 1:
-            batch.append(job)
-            job = jobs.get_nowait()
-        if job is None:
-            return batch, True
-        batch.append(job)
-    return batch, False
+def _submit(worker: _Worker | None, *steps: tuple[Statement, Parameters]) -> asyncio.Future[list[list[Row]]]:
+    if worker is None:
+        raise StoreUnavailable("the store is closed")
+    return worker.submit([statement.with_values(values) for statement, values in steps])
 
 
-def _run_writes(jobs: "queue.SimpleQueue[_Job | None]", connection: sqlite3.Connection) -> None:
-    ended = False
-    while not ended:
-        batch, ended = _take_batch(jobs)
-        if batch:
-            _commit_batch(connection, batch)
-            _deliver(batch)
-    connection.close()
+def answer_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+    """Run the queries of *batch*, each for itself."""
+    for job in batch:
+        try:
+            job.outcome = [connection.execute(*step).fetchall() for step in job.steps]
+        except sqlite3.Error as error:
+            job.outcome = StoreUnavailable(f"query failed: {error}")
+        except Exception as error:
+            job.outcome = error
 
 
-def _run_reads(jobs: "queue.SimpleQueue[_Job | None]", connection: sqlite3.Connection) -> None:
-    ended = False
-    while not ended:
-        batch, ended = _take_batch(jobs)
-        for job in batch:
-            try:
-                job.outcome = [connection.execute(*step).fetchall() for step in job.steps]
-            except sqlite3.Error as error:
-                job.outcome = StoreUnavailable(f"query failed: {error}")
-            except Exception as error:
-                job.outcome = error
-        if batch:
-            _deliver(batch)
-    connection.close()
-
-
-def _commit_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+def commit_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+    """Run the jobs of *batch* in one transaction; a job that is refused takes nothing of the others with it."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         for job in batch:
@@ -219,16 +237,6 @@ def _take_back(connection: sqlite3.Connection, together: bool) -> None:
     if together:
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
-
-
-def _deliver(batch: list[_Job]) -> None:
-    by_loop: dict[int, list[_Job]] = {}
-    for job in batch:
-        by_loop.setdefault(id(job.loop), []).append(job)
-    for jobs in by_loop.values():
-        # The loop may have been closed meanwhile: then nobody waits any more.
-        with contextlib.suppress(RuntimeError):
-            jobs[0].loop.call_soon_threadsafe(_resolve, jobs)
 
 
 def _resolve(jobs: list[_Job]) -> None:
