@@ -54,7 +54,7 @@ async def test_protected_routes_verify_without_asking_the_database(
     def submit(*_: object) -> None:
         raise AssertionError("the database was asked")
 
-    monkeypatch.setattr(engine, "_submit", submit)
+    monkeypatch.setattr(engine.Database, "_opened", submit)
     assert (await service.get("/secure-data", token)).status_code == 200
     assert (await service.get("/secure-data", token + "x")).status_code == 401
     assert (await service.get("/.well-known/jwks.json")).status_code == 200

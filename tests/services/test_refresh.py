@@ -136,7 +136,7 @@ async def test_a_forged_token_is_refused_without_a_look_at_the_store(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = (await service.registered_login())["refresh_token"]
-    monkeypatch.setattr(engine, "_submit", None)
+    monkeypatch.setattr(engine.Database, "_opened", None)
     for forged in (token[:-1] + ("A" if token[-1] != "A" else "B"), "awr_" + "A" * 124, token[4:], ""):
         with pytest.raises(InvalidGrant):
             await refresh(service, forged)
@@ -145,13 +145,13 @@ async def test_a_forged_token_is_refused_without_a_look_at_the_store(
 async def test_one_statement_besides_the_commit(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     token = (await service.registered_login())["refresh_token"]
     _, key = await service.new_client()
-    submit, statements = engine._submit, []
+    with_values, statements = engine.Statement.with_values, []
 
-    def counted(worker: object, *steps: tuple[object, object]) -> object:
-        statements.extend(steps)
-        return submit(worker, *steps)  # type: ignore[arg-type]
+    def counted(self: engine.Statement, parameters: engine.Parameters) -> tuple[str, engine.Parameters]:
+        statements.append(self.text)
+        return with_values(self, parameters)
 
-    monkeypatch.setattr(engine, "_submit", counted)
+    monkeypatch.setattr(engine.Statement, "with_values", counted)
     assert (await service.refresh(token)).status_code == 200
     assert len(statements) == 1
     assert (await service.http.post("/login", json={"client_key": key})).status_code == 200

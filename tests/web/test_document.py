@@ -85,6 +85,7 @@ def with_request_id(app: Any) -> Any:
 async def test_swagger_ui_comes_from_here_alone_under_a_strict_policy(service: Service) -> None:
     page = await service.get("/docs")
     policy = page.headers["content-security-policy"]
+    assert (page.headers["x-frame-options"], page.headers["referrer-policy"]) == ("DENY", "no-referrer")
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
     assert "unsafe-eval" not in policy

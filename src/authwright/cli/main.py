@@ -13,6 +13,7 @@ from authwright.cli import clients, keys, users
 from authwright.cli.log import configure_logs
 from authwright.cli.run import EXIT_SETTINGS, fail, remember_dev_port, settings_or_exit
 from authwright.config import Settings, new_secret_key, secret_key_problem
+from authwright.web.protocol import Protocol
 
 app = typer.Typer(
     name="authwright",
@@ -90,7 +91,7 @@ def _run(settings: Settings, application: object) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -10,7 +10,7 @@ predecessor always yields the same successor: a client whose answer got lost may
 is stored is a digest: neither the database nor the key alone can make a token.
 """
 
-import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -28,6 +28,8 @@ PREFIX: Final = "awr_"
 FIRST_GENERATION: Final = 1
 
 _FORM = re.compile(r"awr_([A-Za-z0-9_-]{124})")
+_TO_STANDARD = str.maketrans("-_", "+/")
+_TO_URL = str.maketrans("+/", "-_")
 _VERSION: Final = 1
 _SIGNED: Final = 61  # bytes in front of the HMAC
 
@@ -59,15 +61,19 @@ class RefreshTokens:
     key, so a new one changes nothing for those that exist.
     """
 
-    __slots__ = ("_binding", "_current", "_keys")
+    __slots__ = ("_current", "_macs", "_successors")
 
     def __init__(self, keys: Mapping[bytes, bytes], *, current: bytes, issuer: str, store_epoch: str) -> None:
-        self._keys = {
-            key_id: (derive(secret, "refresh token mac"), derive(secret, "refresh token successor"))
+        binding = hashlib.sha256(f"refresh\0{issuer}\0{store_epoch}".encode()).digest()
+        # HMACs begun with key and binding, to be copied: half the cost of beginning each time.
+        self._macs = {
+            key_id: hmac.new(derive(secret, "refresh token mac"), binding, "sha256") for key_id, secret in keys.items()
+        }
+        self._successors = {
+            key_id: hmac.new(derive(secret, "refresh token successor"), digestmod="sha256")
             for key_id, secret in keys.items()
         }
         self._current = current
-        self._binding = hashlib.sha256(f"refresh\0{issuer}\0{store_epoch}".encode()).digest()
 
     def first(self, session_id: SessionId) -> RefreshToken:
         """The first token of a new session."""
@@ -80,13 +86,13 @@ class RefreshTokens:
 
     def successor(self, token: RefreshToken) -> RefreshToken:
         """The one token that may follow *token*; always the same."""
-        _, key = self._keys[token.key_id]
-        seed = token.session_id.encode("ascii") + token.generation.to_bytes(8, "big") + token.secret
+        made = self._successors[token.key_id].copy()
+        made.update(token.session_id.encode("ascii") + token.generation.to_bytes(8, "big") + token.secret)
         return RefreshToken(
             key_id=token.key_id,
             session_id=token.session_id,
             generation=token.generation + 1,
-            secret=hmac.digest(key, seed, "sha256"),
+            secret=made.digest(),
         )
 
     def encode(self, token: RefreshToken) -> str:
@@ -95,12 +101,13 @@ class RefreshTokens:
             (
                 bytes((_VERSION,)),
                 token.key_id,
-                base64.urlsafe_b64decode(token.session_id + "=="),
+                binascii.a2b_base64(token.session_id.translate(_TO_STANDARD) + "=="),
                 token.generation.to_bytes(8, "big"),
                 token.secret,
             )
         )
-        return PREFIX + base64.urlsafe_b64encode(body + self._mac(token.key_id, body)).decode("ascii")
+        encoded = binascii.b2a_base64(body + self._mac(token.key_id, body), newline=False).decode("ascii")
+        return PREFIX + encoded.translate(_TO_URL)
 
     def decode(self, text: str) -> RefreshToken:
         """The token that *text* encodes. Raises InvalidGrant for anything this issuer and store did not make."""
@@ -108,19 +115,21 @@ class RefreshTokens:
         if match is None:
             raise InvalidGrant(detail="refresh token is malformed")
         # 124 characters are exactly 93 bytes: every character counts, there is no second spelling.
-        raw = base64.urlsafe_b64decode(match[1])
+        raw = binascii.a2b_base64(match[1].translate(_TO_STANDARD))
         body, mac = raw[:_SIGNED], raw[_SIGNED:]
         key_id = body[1:5]
-        if body[0] != _VERSION or key_id not in self._keys:
+        if body[0] != _VERSION or key_id not in self._macs:
             raise InvalidGrant(detail="refresh token of an unknown version or key")
         if not hmac.compare_digest(self._mac(key_id, body), mac):
             raise InvalidGrant(detail="refresh token is forged, or of another issuer or store epoch")
-        session_id = SessionId(base64.urlsafe_b64encode(body[5:21]).rstrip(b"=").decode("ascii"))
+        session_id = SessionId(binascii.b2a_base64(body[5:21], newline=False)[:22].decode("ascii").translate(_TO_URL))
         generation = int.from_bytes(body[21:29], "big")
         return RefreshToken(key_id=key_id, session_id=session_id, generation=generation, secret=body[29:])
 
     def _mac(self, key_id: bytes, body: bytes) -> bytes:
-        return hmac.digest(self._keys[key_id][0], self._binding + body, "sha256")
+        mac = self._macs[key_id].copy()
+        mac.update(body)
+        return mac.digest()
 
 
 class Verdict(Enum):

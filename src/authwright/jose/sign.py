@@ -7,6 +7,8 @@ from typing import Any
 from authwright.jose.encoding import b64url_encode
 from authwright.jose.keys import PrivateKey, SharedSecret
 
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 class Signer:
     """Signs claims with one key as one type of token. The header is encoded once."""
@@ -26,4 +28,4 @@ class Signer:
 
 
 def _compact(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return _encoder.encode(value).encode("utf-8")

@@ -16,6 +16,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_PAGE_HEADERS = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer", "x-frame-options": "DENY"}
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -68,7 +69,7 @@ def add_docs(app: FastAPI, *, description: str) -> None:
         # Addresses are relative, so that they hold behind any prefix, for either spelling of the path.
         within = request.scope.get("raw_path", b"").endswith(b"/")
         text = _PAGE.format(assets="" if within else "docs/", document="../openapi.json" if within else "openapi.json")
-        return Response(text, media_type="text/html", headers={"content-security-policy": _POLICY})
+        return Response(text, media_type="text/html", headers=_PAGE_HEADERS)
 
     async def asset(request: Request) -> Response:
         name = request.path_params["name"]

@@ -50,9 +50,7 @@ class Edge:
         self._headers = [
             (b"cache-control", b"no-store"),
             (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-            (b"referrer-policy", b"no-referrer"),
             (b"x-content-type-options", b"nosniff"),
-            (b"x-frame-options", b"DENY"),
         ]
         if settings.issuer.startswith("https:"):
             self._headers.append((b"strict-transport-security", b"max-age=31536000"))

@@ -4,7 +4,6 @@ A route is added the usual way, for the path table and the document, and then an
 a fraction of the cost, and every byte of a request is read by the strict rules below.
 """
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from urllib.parse import parse_qsl
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from authwright.domain.errors import (
@@ -79,7 +79,7 @@ def refusal_reply(refusal: Refusal | StoreUnavailable, *, oauth: bool, request_i
 
 
 def _encode(content: object) -> bytes:
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return to_json(content)
 
 
 class Call:

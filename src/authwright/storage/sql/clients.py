@@ -34,11 +34,11 @@ class SqlClients:
         await self._database.write(_ADD, row)
 
     async def find(self, client_id: ClientId) -> Client | None:
-        rows = await self._database.read(_FIND, {"client": client_id})
+        rows = self._database.find(_FIND, {"client": client_id})
         return _client(rows[0]) if rows else None
 
     async def find_by_key(self, key: Digest) -> Client | None:
-        rows = await self._database.read(_FIND_BY_KEY, {"key": key})
+        rows = self._database.find(_FIND_BY_KEY, {"key": key})
         return _client(rows[0]) if rows else None
 
     async def all(self) -> Sequence[Client]:

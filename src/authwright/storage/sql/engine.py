@@ -1,18 +1,19 @@
-"""SQLite: one writer thread with group commit, one reader thread, statements compiled once.
+"""SQLite: statements compiled once, writes committed in groups, and nothing that waits on the event loop.
 
-What one turn of the event loop asks for is handed to a thread at once: waking a thread costs more than a statement.
-
-Every write that waits while a commit is being flushed to disk joins the next one, so that durability
-(`synchronous=FULL`) is paid once for many. A write is one statement, or several that happen together or not at all.
+A statement by a key takes a few microseconds, less than handing it to a thread: it runs where it is asked for. What
+waits runs on threads: for the lock that another process may hold, for the disk at a commit (`synchronous=FULL`), and
+for queries over many rows. While a commit is being flushed the next writes gather, so that durability is paid once for
+many. A write is one statement, or several that happen together or not at all.
 """
 
 import asyncio
 import contextlib
+import functools
 import os
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,8 +25,9 @@ from authwright.storage.port import StoreUnavailable
 Parameters = Mapping[str, Any]
 Row = tuple[Any, ...]
 
-MAX_BATCH: Final = 256
 BUSY_SECONDS: Final = 5.0
+# Readers hardly ever wait for anybody in WAL mode; a look-up on the event loop must not wait for long.
+FIND_BUSY_SECONDS: Final = 0.1
 # RETURNING and partial indexes as they are used here.
 _OLDEST_SQLITE: Final = (3, 35, 0)
 
@@ -62,59 +64,122 @@ class _Job:
         self.outcome: list[list[Row]] | Exception = []
 
 
-class _Worker:
-    """A thread with a connection, and the jobs it was given."""
+class _Writer:
+    """The connection that writes. Its thread begins (if another process holds the lock) and commits."""
 
-    def __init__(self, connection: sqlite3.Connection, run: Callable[[sqlite3.Connection, list[_Job]], None]) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, in_memory: bool) -> None:
         self._connection = connection
-        self._run = run
         self._loop = asyncio.get_running_loop()
-        self._gathered: list[_Job] = []
-        self._handed: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=f"authwright-{run.__name__}", daemon=True)
-        self._thread.start()
+        self._thread = None if in_memory else ThreadPoolExecutor(1, thread_name_prefix="authwright-sqlite-writer")
+        self._waiting: list[_Job] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def submit(self, steps: Sequence[tuple[str, Parameters]]) -> asyncio.Future[list[list[Row]]]:
-        """Run *steps*; the rows of each."""
+        """Run *steps* in one transaction; the rows of each, once they are durable."""
         job = _Job(steps, self._loop.create_future())
-        self._gathered.append(job)
-        if len(self._gathered) == 1:
-            self._loop.call_soon(self._hand_over)
+        self._waiting.append(job)
+        if self._idle.is_set():
+            self._idle.clear()
+            self._loop.call_soon(self._begin)
         return job.future
 
     async def close(self) -> None:
         """Finish what was asked for and disconnect."""
-        self._hand_over()
-        self._handed.put(None)
-        await asyncio.to_thread(self._thread.join)
-
-    def _hand_over(self) -> None:
-        if self._gathered:
-            self._handed.put(self._gathered)
-            self._gathered = []
-
-    def _work(self) -> None:
-        ended = False
-        while not ended:
-            batch, ended = self._take_batch()
-            if batch:
-                self._run(self._connection, batch)
-                # The loop may have been closed meanwhile: then nobody waits any more.
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(_resolve, batch)
+        await self._idle.wait()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.shutdown)
         self._connection.close()
 
-    def _take_batch(self) -> tuple[list[_Job], bool]:
-        """The jobs that wait, at least one; and whether the end was among them."""
-        batch: list[_Job] = []
-        jobs = self._handed.get()
-        with contextlib.suppress(queue.Empty):
-            while jobs is not None:
-                batch += jobs
-                if len(batch) >= MAX_BATCH:
-                    return batch, False
-                jobs = self._handed.get_nowait()
-        return batch, jobs is None
+    def _begin(self) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:
+            self._aside(_begin_patiently, self._run)
+        else:
+            self._run(None)
+
+    def _run(self, refused: sqlite3.Error | None) -> None:
+        batch, self._waiting = self._waiting, []
+        try:
+            if refused is not None:
+                raise refused
+            for job in batch:
+                job.outcome = _run_job(self._connection, job)
+        except sqlite3.Error as error:
+            _roll_back(self._connection)
+            self._answer(batch, error)
+        else:
+            self._aside(_commit, functools.partial(self._answer, batch))
+
+    def _answer(self, batch: list[_Job], failed: sqlite3.Error | None) -> None:
+        for job in batch:
+            if failed is not None:
+                # Nothing of the batch is in the database now, whatever its statements answered before.
+                job.outcome = StoreUnavailable(f"cannot write: {failed}")
+            if job.future.done():
+                continue
+            if isinstance(job.outcome, Exception):
+                job.future.set_exception(job.outcome)
+            else:
+                job.future.set_result(job.outcome)
+        if self._waiting:
+            self._begin()
+        else:
+            self._idle.set()
+
+    def _aside(
+        self,
+        work: Callable[[sqlite3.Connection], sqlite3.Error | None],
+        then: Callable[[sqlite3.Error | None], None],
+    ) -> None:
+        """Do *work* on the thread, *then* go on here."""
+        if self._thread is None:
+            then(work(self._connection))
+            return
+
+        def run() -> None:
+            outcome = work(self._connection)
+            # The loop may have been closed meanwhile: then nobody waits any more.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(then, outcome)
+
+        self._thread.submit(run)
+
+
+def _begin_patiently(connection: sqlite3.Connection) -> sqlite3.Error | None:
+    try:
+        connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("PRAGMA busy_timeout=0")
+    except sqlite3.Error as error:
+        return error
+    return None
+
+
+def _commit(connection: sqlite3.Connection) -> sqlite3.Error | None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        return error
+    return None
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What an open database consists of. In memory all connections are one."""
+
+    writer: _Writer
+    finder: sqlite3.Connection
+    reader: sqlite3.Connection
+    thread: ThreadPoolExecutor
 
 
 class Database:
@@ -122,8 +187,7 @@ class Database:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._writer: _Worker | None = None
-        self._reader: _Worker | None = None
+        self._open: _Open | None = None
 
     async def open(self) -> None:
         """Connect. Raises StoreUnavailable."""
@@ -134,36 +198,55 @@ class Database:
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 # Made private before SQLite opens it; its journal files take over the mode.
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._writer = _Worker(self._connect(), commit_batch)
-            # A database in memory lives in one connection, so its reads go the way of its writes.
-            self._reader = self._writer if self._path is None else _Worker(self._connect(), answer_batch)
+            connection = self._connect(BUSY_SECONDS)
+            connection.execute("PRAGMA busy_timeout=0")
+            self._open = _Open(
+                _Writer(connection, in_memory=self._path is None),
+                connection if self._path is None else self._connect(FIND_BUSY_SECONDS),
+                connection if self._path is None else self._connect(BUSY_SECONDS),
+                ThreadPoolExecutor(1, thread_name_prefix="authwright-sqlite-reader"),
+            )
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"cannot open the database: {error}") from error
 
     async def close(self) -> None:
         """Finish what was asked for and disconnect."""
-        workers = {self._writer, self._reader} - {None}
-        self._writer = self._reader = None
-        for worker in workers:
-            if worker is not None:
-                await worker.close()
+        opened, self._open = self._open, None
+        if opened is not None:
+            await asyncio.to_thread(opened.thread.shutdown)
+            await opened.writer.close()
+            opened.finder.close()
+            opened.reader.close()
 
     async def write(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run one statement; its rows, once they are durable. Raises Conflict, StoreUnavailable."""
-        return (await _submit(self._writer, (statement, parameters)))[0]
+        return (await self._opened().writer.submit([statement.with_values(parameters)]))[0]
 
     async def write_together(self, *steps: tuple[Statement, Parameters]) -> list[list[Row]]:
         """Run *steps* in one transaction: all of them, or none. Raises Conflict, StoreUnavailable."""
-        return await _submit(self._writer, *steps)
+        return await self._opened().writer.submit([statement.with_values(values) for statement, values in steps])
+
+    def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        """The rows of a query by a unique key over what is committed, at once. Raises StoreUnavailable."""
+        return _fetch(self._opened().finder, *statement.with_values(parameters))
 
     async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
-        """The rows of a query over what is committed. Raises StoreUnavailable."""
-        return (await _submit(self._reader, (statement, parameters)))[0]
+        """The rows of a query over what is committed, however many. Raises StoreUnavailable."""
+        opened = self._opened()
+        if opened.reader is opened.finder:
+            return self.find(statement, parameters)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(opened.thread, _fetch, opened.reader, *statement.with_values(parameters))
 
-    def _connect(self) -> sqlite3.Connection:
+    def _opened(self) -> _Open:
+        if self._open is None:
+            raise StoreUnavailable("the store is closed")
+        return self._open
+
+    def _connect(self, busy_seconds: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path or ":memory:",
-            timeout=BUSY_SECONDS,
+            timeout=busy_seconds,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
@@ -179,37 +262,11 @@ class Database:
         return connection
 
 
-def _submit(worker: _Worker | None, *steps: tuple[Statement, Parameters]) -> asyncio.Future[list[list[Row]]]:
-    if worker is None:
-        raise StoreUnavailable("the store is closed")
-    return worker.submit([statement.with_values(values) for statement, values in steps])
-
-
-def answer_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
-    """Run the queries of *batch*, each for itself."""
-    for job in batch:
-        try:
-            job.outcome = [connection.execute(*step).fetchall() for step in job.steps]
-        except sqlite3.Error as error:
-            job.outcome = StoreUnavailable(f"query failed: {error}")
-        except Exception as error:
-            job.outcome = error
-
-
-def commit_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
-    """Run the jobs of *batch* in one transaction; a job that is refused takes nothing of the others with it."""
+def _fetch(connection: sqlite3.Connection, text: str, parameters: Parameters) -> list[Row]:
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        for job in batch:
-            job.outcome = _run_job(connection, job)
-        connection.execute("COMMIT")
+        return connection.execute(text, parameters).fetchall()
     except sqlite3.Error as error:
-        # Nothing of the batch is in the database now, whatever its statements answered before.
-        with contextlib.suppress(sqlite3.Error):
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        for job in batch:
-            job.outcome = StoreUnavailable(f"cannot write: {error}")
+        raise StoreUnavailable(f"query failed: {error}") from error
 
 
 def _run_job(connection: sqlite3.Connection, job: _Job) -> list[list[Row]] | Exception:
@@ -237,13 +294,3 @@ def _take_back(connection: sqlite3.Connection, together: bool) -> None:
     if together:
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
-
-
-def _resolve(jobs: list[_Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if isinstance(job.outcome, Exception):
-            job.future.set_exception(job.outcome)
-        else:
-            job.future.set_result(job.outcome)

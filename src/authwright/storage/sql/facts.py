@@ -23,5 +23,5 @@ class SqlFacts:
         return str(rows[0][0])
 
     async def read(self, name: str) -> str | None:
-        rows = await self._database.read(_READ, {"name": name})
+        rows = self._database.find(_READ, {"name": name})
         return rows[0][0] if rows else None

@@ -1,6 +1,7 @@
 """Sessions on SQLAlchemy Core: every change is one guarded statement."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Select, bindparam, case, func, insert, literal_column, or_, select, union_all, update
@@ -15,6 +16,7 @@ from authwright.storage.sql.tables import clients, sessions, users
 _COLUMNS = [column for column in sessions.c if column.name != "others"]
 _NAMES = [column.name for column in _COLUMNS]
 _AUDIENCES = _NAMES.index("audiences")
+_VALUES = attrgetter(*_NAMES)
 
 _live = (
     sessions.c.subject == bindparam("subject"),
@@ -166,7 +168,7 @@ class SqlSessions:
         return _opened(await self._database.write(_OPEN_WITH_KEY, {"key": key, **_parameters(draft)}))
 
     async def find(self, session_id: SessionId) -> Session | None:
-        rows = await self._database.read(_FIND, {"session": session_id})
+        rows = self._database.find(_FIND, {"session": session_id})
         return _session(rows[0]) if rows else None
 
     async def rotate(
@@ -217,7 +219,7 @@ class SqlSessions:
 
 
 def _parameters(session: Session) -> dict[str, Any]:
-    parameters = {name: getattr(session, name) for name in _NAMES}
+    parameters = dict(zip(_NAMES, _VALUES(session), strict=True))
     parameters["audiences"] = " ".join(session.audiences)
     return parameters
 

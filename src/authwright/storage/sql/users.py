@@ -67,10 +67,10 @@ class SqlUsers:
             raise NameTaken from None
 
     async def find(self, user_id: UserId) -> User | None:
-        return _user(await self._database.read(_FIND, {"user_id": user_id}))
+        return _user(self._database.find(_FIND, {"user_id": user_id}))
 
     async def find_by_name(self, name: NameDigest) -> User | None:
-        return _user(await self._database.read(_FIND_BY_NAME, {"digest": name}))
+        return _user(self._database.find(_FIND_BY_NAME, {"digest": name}))
 
     async def replace_password(self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant) -> int | None:
         hashes = {"old": old, "new": new, "format": hash_format(new)}

@@ -80,7 +80,7 @@ def grant_reply(grant: Grant) -> Reply:
     }
     if grant.refresh_token is not None:
         content["refresh_token"] = grant.refresh_token
-    return json_reply(content, headers=((b"pragma", b"no-cache"),))
+    return json_reply(content)
 
 
 def origin_of(call: Call) -> Origin:
