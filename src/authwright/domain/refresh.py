@@ -28,8 +28,8 @@ PREFIX: Final = "awr_"
 FIRST_GENERATION: Final = 1
 
 _FORM = re.compile(r"awr_([A-Za-z0-9_-]{124})")
-_TO_STANDARD = str.maketrans("-_", "+/")
-_TO_URL = str.maketrans("+/", "-_")
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 _VERSION: Final = 1
 _SIGNED: Final = 61  # bytes in front of the HMAC
 
@@ -101,13 +101,13 @@ class RefreshTokens:
             (
                 bytes((_VERSION,)),
                 token.key_id,
-                binascii.a2b_base64(token.session_id.translate(_TO_STANDARD) + "=="),
+                binascii.a2b_base64(token.session_id.encode("ascii").translate(_TO_STANDARD) + b"=="),
                 token.generation.to_bytes(8, "big"),
                 token.secret,
             )
         )
-        encoded = binascii.b2a_base64(body + self._mac(token.key_id, body), newline=False).decode("ascii")
-        return PREFIX + encoded.translate(_TO_URL)
+        encoded = binascii.b2a_base64(body + self._mac(token.key_id, body), newline=False)
+        return PREFIX + encoded.translate(_TO_URL).decode("ascii")
 
     def decode(self, text: str) -> RefreshToken:
         """The token that *text* encodes. Raises InvalidGrant for anything this issuer and store did not make."""
@@ -115,14 +115,14 @@ class RefreshTokens:
         if match is None:
             raise InvalidGrant(detail="refresh token is malformed")
         # 124 characters are exactly 93 bytes: every character counts, there is no second spelling.
-        raw = binascii.a2b_base64(match[1].translate(_TO_STANDARD))
+        raw = binascii.a2b_base64(match[1].encode("ascii").translate(_TO_STANDARD))
         body, mac = raw[:_SIGNED], raw[_SIGNED:]
         key_id = body[1:5]
         if body[0] != _VERSION or key_id not in self._macs:
             raise InvalidGrant(detail="refresh token of an unknown version or key")
         if not hmac.compare_digest(self._mac(key_id, body), mac):
             raise InvalidGrant(detail="refresh token is forged, or of another issuer or store epoch")
-        session_id = SessionId(binascii.b2a_base64(body[5:21], newline=False)[:22].decode("ascii").translate(_TO_URL))
+        session_id = SessionId(binascii.b2a_base64(body[5:21], newline=False)[:22].translate(_TO_URL).decode("ascii"))
         generation = int.from_bytes(body[21:29], "big")
         return RefreshToken(key_id=key_id, session_id=session_id, generation=generation, secret=body[29:])
 

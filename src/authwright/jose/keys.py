@@ -102,11 +102,12 @@ class PublicKey:
         return header_alg in _HEADER_NAMES[self.alg]
 
     def verify(self, signing_input: bytes, signature: bytes) -> None:
-        key = self._key
+        # The constructor saw to it that key and algorithm belong together.
+        key: Any = self._key
         try:
-            if isinstance(key, ec.EllipticCurvePublicKey):
+            if self.alg == "ES256":
                 key.verify(_der_of(signature), signing_input, _ECDSA)
-            elif isinstance(key, ed25519.Ed25519PublicKey):
+            elif self.alg == "EdDSA":
                 key.verify(signature, signing_input)
             elif self.alg == "RS256":
                 key.verify(signature, signing_input, _PKCS1, _SHA256)
@@ -178,13 +179,16 @@ class PrivateKey:
 
     def sign(self, signing_input: bytes) -> bytes:
         """The signature in JOSE's form (RFC 7518 section 3, RFC 8037 section 3.1)."""
-        key = self._key
-        if isinstance(key, ec.EllipticCurvePrivateKey):
+        key: Any = self._key
+        alg = self.public.alg
+        if alg == "ES256":
             r, s = decode_dss_signature(key.sign(signing_input, _ECDSA))
             return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-        if isinstance(key, ed25519.Ed25519PrivateKey):
-            return key.sign(signing_input)
-        return key.sign(signing_input, _PKCS1 if self.alg == "RS256" else _PSS, _SHA256)
+        if alg == "EdDSA":
+            signature: bytes = key.sign(signing_input)
+        else:
+            signature = key.sign(signing_input, _PKCS1 if alg == "RS256" else _PSS, _SHA256)
+        return signature
 
     def private_bytes(self) -> bytes:
         """PKCS #8, DER, not encrypted: to be wrapped before it leaves the process."""

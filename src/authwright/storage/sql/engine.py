@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import functools
 import os
+import queue
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,7 +72,10 @@ class _Writer:
     def __init__(self, connection: sqlite3.Connection, *, in_memory: bool) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._thread = None if in_memory else ThreadPoolExecutor(1, thread_name_prefix="authwright-sqlite-writer")
+        self._handed: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = None if in_memory else threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
+        if self._thread is not None:
+            self._thread.start()
         self._waiting: list[_Job] = []
         self._idle = asyncio.Event()
         self._idle.set()
@@ -88,8 +93,13 @@ class _Writer:
         """Finish what was asked for and disconnect."""
         await self._idle.wait()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.shutdown)
+            self._handed.put(None)
+            await asyncio.to_thread(self._thread.join)
         self._connection.close()
+
+    def _work(self) -> None:
+        while (work := self._handed.get()) is not None:
+            work()
 
     def _begin(self) -> None:
         try:
@@ -144,7 +154,7 @@ class _Writer:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(then, outcome)
 
-        self._thread.submit(run)
+        self._handed.put(run)
 
 
 def _begin_patiently(connection: sqlite3.Connection) -> sqlite3.Error | None:
