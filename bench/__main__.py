@@ -1,5 +1,6 @@
 """Run all measurements and print them as a table: `python -m bench [--write]`."""
 
+import json
 import os
 import platform
 import statistics
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import argon2
 
 from bench.servers import Server, authwright, fastapi_users
-from bench.wire import Connection
+from bench.wire import Connection, Request, drive_connections, get, post
 
 CONNECTIONS = 16
 ROUNDS = 5
@@ -33,12 +34,11 @@ class Figure(NamedTuple):
     met: bool
 
 
-def spread(work: Callable[[int], int], server: Server) -> float:
-    """CPU microseconds of *server* for each unit of *work*, done on all connections at once."""
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        before = server.cpu()
-        done = sum(pool.map(work, range(CONNECTIONS)))
-        return (server.cpu() - before) / done * 1e6
+def drive(server: Server, requests: list[Request], times: int) -> float:
+    """CPU microseconds of *server* for each request, *times* of them on each connection, one outstanding on each."""
+    before = server.cpu()
+    drive_connections(server.base, requests, times)
+    return (server.cpu() - before) / (len(requests) * times) * 1e6
 
 
 @contextmanager
@@ -88,32 +88,20 @@ def client_keys(server: Server, count: int) -> list[str]:
     return [line for line in made.stdout.splitlines() if line.startswith("awk_")]
 
 
-def refreshing(server: Server, logins: list[dict[str, str]], times: int) -> float:
-    tokens = [login["refresh_token"] for login in logins]
-    with connections(server) as open_:
+def refreshing(tokens: list[str], number: int) -> Request:
+    """A request that presents the refresh token of the answer before."""
 
-        def work(number: int) -> int:
-            for _ in range(times):
-                body = {"refresh_token": tokens[number]}
-                tokens[number] = expect(open_[number].request("POST", "/refresh-token", body=body))["refresh_token"]
-            return times
+    def request(answer: bytes | None) -> bytes:
+        if answer is not None:
+            tokens[number] = json.loads(answer)["refresh_token"]
+        return post("/refresh-token", {"refresh_token": tokens[number]})
 
-        cost = spread(work, server)
-    for login, token in zip(logins, tokens, strict=True):
-        login["refresh_token"] = token
-    return cost
+    return request
 
 
-def repeated(server: Server, call: Callable[[Connection, int], tuple[int, dict[str, str]]], times: int) -> float:
-    """CPU microseconds of *call*, given a connection and its number, *times* on each connection."""
-    with connections(server) as open_:
-
-        def work(number: int) -> int:
-            for _ in range(times):
-                expect(call(open_[number], number))
-            return times
-
-        return spread(work, server)
+def always(raw: bytes) -> Request:
+    """The same request every time."""
+    return lambda _answer: raw
 
 
 def bare_hashes(seconds: float) -> float:
@@ -133,45 +121,48 @@ def bare_hashes(seconds: float) -> float:
         return sum(pool.map(work, range(CORES))) / seconds
 
 
-class Storm(NamedTuple):
-    """What 16 clients that log in as fast as they can do to a server. Latencies in milliseconds, memory in MiB."""
-
-    logins: float
-    median: float
-    p99: float
-    memory: float
-
-
-def storm(server: Server, login: str, me: str, token: str, seconds: float) -> Storm:
+@contextmanager
+def storm(server: Server, path: str, seconds: float) -> Iterator[list[int]]:
+    """Sixteen clients that log in as fast as they can, each to an account of its own; how often each did."""
     done = [0] * CONNECTIONS
     until = time.perf_counter() + seconds
-    highest = 0.0
 
     def log_in(number: int) -> None:
-        connection = Connection(server.base)
         form = {"username": f"{number}{EMAIL}", "password": PASSWORD}
-        while time.perf_counter() < until:
-            if connection.request("POST", login, form=form)[0] == 200:
-                done[number] += 1
-        connection.close()
+        with connections(server, 1) as (connection,):
+            while time.perf_counter() < until:
+                if connection.request("POST", path, form=form)[0] == 200:
+                    done[number] += 1
 
     threads = [threading.Thread(target=log_in, args=(number,)) for number in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
-    probe = Connection(server.base)
-    latencies = []
-    time.sleep(0.2)
-    while time.perf_counter() < until:
-        begun = time.perf_counter()
-        expect(probe.request("GET", me, token=token))
-        latencies.append((time.perf_counter() - begun) * 1000)
-        highest = max(highest, server.memory())
-        time.sleep(0.005)
+    yield done
     for thread in threads:
         thread.join()
+
+
+class Probed(NamedTuple):
+    """Latencies of another caller in milliseconds, and the most memory seen in MiB."""
+
+    p99: float
+    memory: float
+
+
+def probed(server: Server, path: str, me: str, token: str, seconds: float) -> Probed:
+    """What a caller with a token meets while others log in."""
+    latencies, memory = [], 0.0
+    with storm(server, path, seconds), connections(server, 1) as (probe,):
+        until = time.perf_counter() + seconds
+        time.sleep(0.2)
+        while time.perf_counter() < until - 0.2:
+            begun = time.perf_counter()
+            expect(probe.request("GET", me, token=token))
+            latencies.append((time.perf_counter() - begun) * 1000)
+            memory = max(memory, server.memory())
+            time.sleep(0.005)
     latencies.sort()
-    at = min(len(latencies) - 1, int(len(latencies) * 0.99))
-    return Storm(sum(done) / seconds, statistics.median(latencies), latencies[at], highest)
+    return Probed(latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))], memory)
 
 
 def measure() -> list[Figure]:
@@ -198,49 +189,44 @@ def measure() -> list[Figure]:
             logins.append(once(server, "POST", login, form=form))
         token, peer_token = (login["access_token"] for login in logins)
 
-        sessions = [once(ours, "POST", "/login", form=form) for _ in range(CONNECTIONS)]
-        refreshing(ours, sessions, 50)
-        costs = [refreshing(ours, sessions, 200) for _ in range(ROUNDS)]
-        figures.append(_below("`POST /refresh-token`, CPU", statistics.median(costs), 150, "us"))
+        costs = []
+        for _ in range(ROUNDS + 1):
+            held = [once(ours, "POST", "/login", form=form)["refresh_token"] for _ in range(CONNECTIONS)]
+            costs.append(drive(ours, [refreshing(held, number) for number in range(CONNECTIONS)], 200))
+        figures.append(_below("`POST /refresh-token`, CPU", statistics.median(costs[1:]), 150, "us"))
 
         # A client for each connection and round: none comes to the hundred sessions at which others are ended.
         keys = client_keys(ours, CONNECTIONS * (ROUNDS + 1))
         costs = []
         for round_ in range(ROUNDS + 1):
-            mine_keys = keys[round_ * CONNECTIONS :]
-            costs.append(
-                repeated(
-                    ours,
-                    lambda each, number, keys=mine_keys: each.request(
-                        "POST", "/login", body={"client_key": keys[number]}
-                    ),  # type: ignore[misc]
-                    90,
-                )
-            )
+            mine_keys = keys[round_ * CONNECTIONS : (round_ + 1) * CONNECTIONS]
+            costs.append(drive(ours, [always(post("/login", {"client_key": key})) for key in mine_keys], 90))
         figures.append(_below("`POST /login` by client key, CPU", statistics.median(costs[1:]), 150, "us"))
 
         mine, theirs = [], []
         for _ in range(ROUNDS):
-            mine.append(repeated(ours, lambda each, _: each.request("GET", "/me", token=token), 200))
-            theirs.append(repeated(peer, lambda each, _: each.request("GET", "/users/me", token=peer_token), 100))
+            mine.append(drive(ours, [always(get("/me", token))] * CONNECTIONS, 200))
+            theirs.append(drive(peer, [always(get("/users/me", peer_token))] * CONNECTIONS, 100))
         ratio = statistics.median(theirs) / statistics.median(mine)
         cost, beside_cost = statistics.median(mine), statistics.median(theirs)
         text = f"{ratio:.1f} x less ({cost:.0f} us; fastapi-users {beside_cost:.0f} us)"
         figures.append(Figure("`GET /me`, CPU beside fastapi-users", text, "at least 6 x less", ratio >= 6))
 
-        shares, storms = [], []
+        shares, rates = [], []
         base = ours.memory()
         for _ in range(3):
-            bare = bare_hashes(4)
-            storms.append(storm(ours, "/login", "/me", token, 6))
-            bare = (bare + bare_hashes(4)) / 2
-            shares.append(storms[-1].logins / bare)
-        rate = statistics.median(each.logins for each in storms)
-        share = statistics.median(shares)
+            before = bare_hashes(4)
+            with storm(ours, "/login", 6) as done:
+                pass
+            rates.append(sum(done) / 6)
+            shares.append(rates[-1] / ((before + bare_hashes(4)) / 2))
+        share, rate = statistics.median(shares), statistics.median(rates)
         text = f"{share:.0%} ({rate:.0f} logins/s)"
         figures.append(Figure("logins beside bare Argon2id calls", text, "at least 90 %", share >= 0.9))
+        token = once(ours, "POST", "/login", form=form)["access_token"]
+        storms = [probed(ours, "/login", "/me", token, 6) for _ in range(3)]
         p99 = statistics.median(each.p99 for each in storms)
-        beside = storm(peer, "/auth/jwt/login", "/users/me", peer_token, 10)
+        beside = probed(peer, "/auth/jwt/login", "/users/me", peer_token, 10)
         text = f"{p99:.1f} ms (fastapi-users {beside.p99:.0f} ms)"
         figures.append(Figure("p99 of `GET /me` while 16 clients log in", text, "under 5 ms", p99 < 5))
         memory = max(each.memory for each in storms)

@@ -112,10 +112,13 @@ class Call:
 
     def header(self, name: bytes) -> str | None:
         """The value of the header *name* (lower case). Raises InvalidRequest if it was sent more than once."""
-        values = [value for key, value in self.scope["headers"] if key == name]
-        if len(values) > 1:
-            raise InvalidRequest(f"The header {name.decode('ascii')} was sent more than once.")
-        return values[0].decode("latin-1") if values else None
+        found = None
+        for key, value in self.scope["headers"]:
+            if key == name:
+                if found is not None:
+                    raise InvalidRequest(f"The header {name.decode('ascii')} was sent more than once.")
+                found = value
+        return None if found is None else found.decode("latin-1")
 
     def content_type(self) -> str:
         """The media type of the body without parameters, lower case; empty if none was sent."""
