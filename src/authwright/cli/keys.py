@@ -53,7 +53,8 @@ def rotate(
     typer.echo(f"Added {key.id} ({key.alg}), active from {isoformat(key.active_from)}.")
 
 
-@app.command()
+# A key id may begin with a dash; it is no option for that.
+@app.command(context_settings={"ignore_unknown_options": True})
 def withdraw(kid: Annotated[str, typer.Argument(metavar="KID", help="As `authwright keys list` shows it.")]) -> None:
     """Withdraw a signing key for ever: every token it signed is refused at once. For a key that leaked.
 
