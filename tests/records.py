@@ -69,7 +69,7 @@ def session(subject: str, **changed: Any) -> Session:
         address="127.0.0.1",
         methods="pwd",
     )
-    return replace(made, **changed)
+    return made._replace(**changed)
 
 
 def secret(number: int) -> Digest:

@@ -1,7 +1,6 @@
 """domain.refresh: the token's format and the rule (RFC 6749 section 6, RFC 9700 section 4.14)."""
 
 import base64
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -43,7 +42,7 @@ def session(token: RefreshToken, **changed: object) -> Session:
         address="",
         methods="pwd",
     )
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return made._replace(**changed)  # type: ignore[arg-type]
 
 
 def verdict(stored: Session | None, presented: RefreshToken, now: Instant = NOW, client: str | None = None) -> Verdict:

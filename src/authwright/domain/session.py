@@ -1,7 +1,6 @@
 """A login: whose, through which client, how far its refresh token has come, and when and why it ends."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.instant import Instant
@@ -10,9 +9,8 @@ from authwright.domain.secrets import ClientId, Digest, SessionId, Subject
 EndReason = Literal["logout", "logout_everywhere", "password_changed", "reuse", "disabled", "key_rotated", "evicted"]
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One login as every store keeps it: one row, one document.
+class Session(NamedTuple):
+    """One login as every store keeps it: one row, one document. `_replace` makes a changed one.
 
     *granted_scope* is empty where the session has all that role and plan permit. *audiences* are those granted, the
     first the one tokens get by default. *generation* counts refreshes from 1; *secret_digest* is the current one's.
@@ -29,7 +27,7 @@ class Session:
     granted_scope: str
     audiences: tuple[str, ...]
     generation: int
-    secret_digest: Digest = field(repr=False)
+    secret_digest: Digest
     created_at: Instant
     rotated_at: Instant
     used_at: Instant
@@ -40,6 +38,9 @@ class Session:
     user_agent: str
     address: str
     methods: str
+
+    def __repr__(self) -> str:
+        return f"Session(id={self.id!r}, subject={self.subject!r}, generation={self.generation})"
 
     @property
     def first_party(self) -> bool:

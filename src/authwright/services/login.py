@@ -75,8 +75,7 @@ class Login:
                 user = await self._upgrade_hash(user, password, now)
         permitted = permitted_scopes(role=user.role, plan=user.plan, first_party=True)
         draft = self._draft(origin, now)
-        session = replace(
-            draft[0],
+        session = draft[0]._replace(
             subject=Subject(user.id),
             client_id=FIRST_PARTY,
             username=user.username,
@@ -102,8 +101,7 @@ class Login:
         client = await self._store.clients.find_by_key(digest)
         if client is None:
             raise InvalidCredentials
-        session = replace(
-            draft[0],
+        session = draft[0]._replace(
             subject=Subject(client.id),
             client_id=client.id,
             username=client.name,

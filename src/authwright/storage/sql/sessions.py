@@ -1,7 +1,6 @@
 """Sessions on SQLAlchemy Core: every change is one guarded statement."""
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Select, bindparam, case, func, insert, literal_column, or_, select, union_all, update
@@ -14,9 +13,9 @@ from authwright.storage.sql.engine import Database, Row, Statement, compiled
 from authwright.storage.sql.tables import clients, sessions, users
 
 _COLUMNS = [column for column in sessions.c if column.name != "others"]
+# The columns stand in the order of the fields of a session.
 _NAMES = [column.name for column in _COLUMNS]
 _AUDIENCES = _NAMES.index("audiences")
-_VALUES = attrgetter(*_NAMES)
 
 _live = (
     sessions.c.subject == bindparam("subject"),
@@ -25,8 +24,8 @@ _live = (
 )
 
 
-def _insert_for(source: Select[Any]) -> Statement:
-    return compiled(insert(sessions).from_select([*_NAMES, "others"], source).returning(*sessions.c))
+def _insert_for(source: Select[Any], *answer: Any) -> Statement:
+    return compiled(insert(sessions).from_select([*_NAMES, "others"], source).returning(*answer, sessions.c.others))
 
 
 def _given(*without: str) -> dict[str, Any]:
@@ -77,7 +76,8 @@ _OPEN_WITH_KEY = _insert_for(
         *(_from_client.get(name, given) for name, given in (_given() | _from_client).items()), _others_of(clients.c.id)
     )
     .select_from(clients)
-    .where(clients.c.key_digest == bindparam("key"), clients.c.status == "active")
+    .where(clients.c.key_digest == bindparam("key"), clients.c.status == "active"),
+    *(sessions.c[name] for name in _from_client),
 )
 
 _FIND = compiled(select(*_COLUMNS).where(sessions.c.id == bindparam("session")))
@@ -162,10 +162,16 @@ class SqlSessions:
 
     async def open(self, session: Session) -> Opened | None:
         statement = _OPEN_FOR_USER if session.first_party else _OPEN_FOR_CLIENT
-        return _opened(await self._database.write(statement, _parameters(session)))
+        rows = await self._database.write(statement, _parameters(session))
+        return Opened(session, rows[0][0]) if rows else None
 
     async def open_with_key(self, key: Digest, draft: Session) -> Opened | None:
-        return _opened(await self._database.write(_OPEN_WITH_KEY, {"key": key, **_parameters(draft)}))
+        rows = await self._database.write(_OPEN_WITH_KEY, {"key": key, **_parameters(draft)})
+        if not rows:
+            return None
+        values = dict(zip(_from_client, rows[0], strict=False))
+        values["audiences"] = tuple(values["audiences"].split())
+        return Opened(draft._replace(**values), rows[0][-1])
 
     async def find(self, session_id: SessionId) -> Session | None:
         rows = self._database.find(_FIND, {"session": session_id})
@@ -219,16 +225,12 @@ class SqlSessions:
 
 
 def _parameters(session: Session) -> dict[str, Any]:
-    parameters = dict(zip(_NAMES, _VALUES(session), strict=True))
+    parameters = dict(zip(_NAMES, session, strict=True))
     parameters["audiences"] = " ".join(session.audiences)
     return parameters
-
-
-def _opened(rows: list[Row]) -> Opened | None:
-    return Opened(_session(rows[0][:-1]), rows[0][-1]) if rows else None
 
 
 def _session(row: Row) -> Session:
     values = list(row)
     values[_AUDIENCES] = tuple(values[_AUDIENCES].split())
-    return Session(*values)
+    return Session._make(values)
