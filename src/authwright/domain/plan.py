@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from authwright.domain.errors import InvalidScope
@@ -49,6 +50,7 @@ def effective_role(*, role: str, plan: str) -> Role:
     return "admin" if is_admin(role=role, plan=plan) else "user"
 
 
+@lru_cache(maxsize=256)
 def permitted_scopes(*, role: str, plan: str, first_party: bool) -> frozenset[str]:
     """All scopes that *role* and *plan* permit, in a session of the first-party client or of another one."""
     scopes = PLANS[plan].scopes if plan in PLANS else PLANS[DEFAULT_PLAN].scopes
@@ -57,6 +59,7 @@ def permitted_scopes(*, role: str, plan: str, first_party: bool) -> frozenset[st
     return scopes | {ACCOUNT} if first_party else scopes - FIRST_PARTY_SCOPES
 
 
+@lru_cache(maxsize=1024)
 def parse_scope(text: str) -> frozenset[str]:
     """The scope tokens of a space-separated *text* (RFC 6749 section 3.3). Raises InvalidScope."""
     tokens = frozenset(token for token in text.split(" ") if token)
@@ -65,6 +68,7 @@ def parse_scope(text: str) -> frozenset[str]:
     return tokens
 
 
+@lru_cache(maxsize=1024)
 def format_scope(scopes: frozenset[str]) -> str:
     """*scopes* as one text, in a stable order."""
     return " ".join(sorted(scopes))

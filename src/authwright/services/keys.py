@@ -91,6 +91,9 @@ class _SigningKeys(NamedTuple):
     material: Mapping[str, PrivateKey | bytes]
 
 
+_NO_KEY: Final[tuple[KeyRecord | None, Instant, Instant]] = (None, FOREVER, FOREVER)
+
+
 class Keyring:
     """The keys of one issuer. `load` first; then everything answers from memory.
 
@@ -111,6 +114,7 @@ class Keyring:
         self._rows: Sequence[KeyRecord] = ()
         self._signing = _SigningKeys((), {})
         self._signers: dict[tuple[str, str], Signer] = {}
+        self._active = _NO_KEY
         self._names = b""
         self._refresh: RefreshTokens | None = None
 
@@ -147,15 +151,20 @@ class Keyring:
         names = self._wrap.unwrap(self._of("names", rows)[-1])
         # Everything decrypted: only now is any of it used.
         self._rows, self._signing, self._names = rows, _SigningKeys(signing, material), names
-        self._signers = {}
+        self._signers, self._active = {}, _NO_KEY
         self._refresh = RefreshTokens(refresh, current=newest, issuer=self._issuer, store_epoch=store_epoch)
         return True
 
     def signer(self, audience: str, now: Instant) -> Signer:
         """Signs access tokens for *audience* with the key that is active at *now*."""
-        record = active_key(self._signing.records, now)
-        if record is None:
-            raise UnreadableKey("There is no active signing key.")
+        record, since, until = self._active
+        if record is None or not since <= now < until:
+            record = active_key(self._signing.records, now)
+            if record is None:
+                raise UnreadableKey("There is no active signing key.")
+            # Until another key's time comes this one stays the active one.
+            coming = [each.active_from for each in self._signing.records if each.active_from > now]
+            self._active = (record, now, min(coming, default=FOREVER))
         slot = (record.id, audience)
         signer = self._signers.get(slot)
         if signer is None:

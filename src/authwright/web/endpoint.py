@@ -85,11 +85,12 @@ def _encode(content: object) -> bytes:
 class Call:
     """One request."""
 
-    __slots__ = ("_receive", "scope")
+    __slots__ = ("_media", "_receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self._receive = receive
+        self._media: str | None = None
 
     @property
     def address(self) -> str:
@@ -122,7 +123,9 @@ class Call:
 
     def content_type(self) -> str:
         """The media type of the body without parameters, lower case; empty if none was sent."""
-        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        if self._media is None:
+            self._media = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        return self._media
 
     async def body(self, limit: int = MAX_BODY) -> bytes:
         """The body. Raises PayloadTooLarge before more than *limit* bytes are held, UnsupportedMediaType if encoded."""
