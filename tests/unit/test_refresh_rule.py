@@ -1,48 +1,29 @@
 """domain.refresh: the token's format and the rule (RFC 6749 section 6, RFC 9700 section 4.14)."""
 
 import base64
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import records
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.errors import InvalidGrant
 from authwright.domain.instant import Instant, after
 from authwright.domain.refresh import RefreshToken, RefreshTokens, Verdict, judge
-from authwright.domain.secrets import ClientId, Digest, SessionId, Subject, new_session_id
+from authwright.domain.secrets import ClientId, Digest, SessionId, new_session_id
 from authwright.domain.session import Session
+from records import NOW
 
-NOW = Instant(1_795_000_000_000_000)
 KEY = b"\1\2\3\4"
 TOKENS = RefreshTokens({KEY: b"k" * 32}, current=KEY, issuer="https://a.example", store_epoch="e1")
 
 
-def session(token: RefreshToken, **changed: object) -> Session:
-    made = Session(
-        id=token.session_id,
-        subject=Subject("usr_x"),
-        client_id=FIRST_PARTY,
-        username="ada",
-        role="user",
-        plan="free",
-        auth_epoch=1,
-        granted_scope="",
-        audiences=("https://a.example",),
-        generation=token.generation,
-        secret_digest=token.digest,
-        created_at=NOW,
-        rotated_at=NOW,
-        used_at=NOW,
-        idle_expires_at=after(NOW, 1000),
-        expires_at=after(NOW, 5000),
-        revoked_at=None,
-        revoked_because=None,
-        user_agent="",
-        address="",
-        methods="pwd",
-    )
-    return made._replace(**changed)  # type: ignore[arg-type]
+def session(token: RefreshToken, **changed: Any) -> Session:
+    """The session of a user as it is while *token* is the current one."""
+    stored = {"id": token.session_id, "generation": token.generation, "secret_digest": token.digest}
+    return records.session("usr_x", **{**stored, **changed})
 
 
 def verdict(stored: Session | None, presented: RefreshToken, now: Instant = NOW, client: str | None = None) -> Verdict:
