@@ -34,6 +34,8 @@ at once, and the server does not start.
 |---|---|---|---|
 {rows}
 
+In `dev`, what says in `.env` who a production server is (`SECRET_KEY`, issuer, hosts, proxies, workers) is not read.
+
 `AUTHWRIGHT_MODE` (`dev` or `serve`) tells commands like `authwright users create` whose store to work on; without it they
 take the one that `authwright serve` is configured for, else the one that `authwright dev` made.
 """
@@ -62,7 +64,7 @@ def commands_page() -> str:
     page = [
         f"{_NOTE}# Commands\n",
         "Every command has `--help`. Exit status: 0 done, 1 refused (the reason is on standard error), 2 wrong usage or "
-        "settings\nthat cannot be used, 3 the server is not installed.\n",
+        "settings\nthat cannot be used, 3 the server is not installed or cannot listen.\n",
     ]
     root: Any = typer.main.get_command(commands)
 

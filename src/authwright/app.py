@@ -220,7 +220,13 @@ class Server:
 
         app.add_exception_handler(HTTPException, unrouted)
         app.add_exception_handler(StarletteHTTPException, unrouted)
-        app.edge = Edge(app.inner, settings=settings, is_open=lambda: self.is_open, direct=endpoints.direct)
+        app.edge = Edge(
+            app.inner,
+            settings=settings,
+            is_open=lambda: self.is_open,
+            # What an embedding app puts around this one must be passed: then every request takes FastAPI's way.
+            direct=lambda: {} if app.user_middleware else endpoints.direct,
+        )
         return app
 
 

@@ -195,7 +195,7 @@ def load_settings(
 ) -> Settings:
     """The settings for *mode* from the environment and `.env`, *overrides* first. Raises SettingsError."""
     # The environment as a whole beats `.env`: one that sets PORT is not at odds with an AUTHWRIGHT_PORT in the file.
-    sources = (os.environ if environ is None else environ, _read_dotenv(dotenv))
+    sources = (os.environ if environ is None else environ, _read_dotenv(dotenv, mode))
     values = {**sources[1], **sources[0]}
     problems: list[str] = []
     chosen: dict[str, Any] = {}
@@ -388,12 +388,21 @@ def _find(values: Mapping[str, str], names: tuple[str, ...], problems: list[str]
         return None
 
 
-def _read_dotenv(path: Path | None) -> Mapping[str, str]:
+# What says in `.env` who a production server is; `dev` beside it is somebody else, with a secret of its own.
+_SERVE_ONLY: Final = ("secret_key", "secret_key_previous", "issuer", "hosts", "forwarded_allow_ips", "workers")
+
+
+def _read_dotenv(path: Path | None, mode: Mode) -> Mapping[str, str]:
     if path is None or not path.is_file():
         return {}
     from dotenv import dotenv_values
 
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    values = {name: value for name, value in dotenv_values(path).items() if value is not None}
+    if mode == "dev":
+        for name in (each for setting in _SERVE_ONLY for each in setting_names(setting)):
+            values.pop(name, None)
+            values.pop(f"{name}_FILE", None)
+    return values
 
 
 def as_mode(text: str) -> Mode:

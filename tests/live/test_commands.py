@@ -60,7 +60,9 @@ def test_init_writes_a_private_file_that_serve_takes(tmp_path: Path) -> None:
     assert (again.returncode, dotenv.read_text()) == (1, before)
     port = free_port()
     # In place of the https URL that a person fills in.
-    dotenv.write_text(before.replace("https://auth.example.com", f"http://127.0.0.1:{port}"))
+    dotenv.write_text(
+        before.replace("# AUTHWRIGHT_ISSUER=https://auth.example.com", f"AUTHWRIGHT_ISSUER=http://127.0.0.1:{port}")
+    )
     made = run(tmp_path, "users", "create", "--username", "ada", "--admin", stdin="a long and unusual passphrase\n")
     assert made.returncode == 0, made.stderr
     with serving(tmp_path, "serve", port=port) as server, server.http() as http:
@@ -79,6 +81,37 @@ def test_a_store_made_by_dev_is_refused_by_serve(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "dev" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_forbids_a_start_is_a_sentence(tmp_path: Path) -> None:
+    port = free_port()
+    env = production_environment(port)
+    assert run(tmp_path, "clients", "list", AUTHWRIGHT_MODE="serve", **env).returncode == 0
+    reasons = {"SECRET_KEY": new_secret_key(), "AUTHWRIGHT_ISSUER": "https://a.example"}
+    for name, value in reasons.items():
+        done = run(tmp_path, "serve", "--port", str(port), **{**env, name: value})
+        assert done.returncode == 1
+        assert name in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_dev_is_not_led_astray_by_the_env_file_of_production(tmp_path: Path) -> None:
+    with serving(tmp_path, "dev"):
+        pass
+    assert run(tmp_path, "init").returncode == 0
+    with (tmp_path / ".env").open("a") as dotenv:
+        dotenv.write("AUTHWRIGHT_ISSUER=https://auth.example.com\nWEB_CONCURRENCY=4\n")
+    with serving(tmp_path, "dev") as server, server.http() as http:
+        body = {"username": "ada", "password": "test123"}
+        assert http.post("/register", json=body).status_code == 201
+        token = http.post("/login", data=body).json()["access_token"]
+        assert http.get("/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    listed = run(tmp_path, "clients", "list", AUTHWRIGHT_MODE="dev")
+    assert (listed.returncode, ".authwright/authwright.db (authwright dev)" in listed.stderr) == (0, True)
+
+
+def test_the_version_is_shown(tmp_path: Path) -> None:
+    assert run(tmp_path, "--version").stdout.strip() == "0.1.0"
 
 
 def test_files_of_dev_are_private(tmp_path: Path) -> None:

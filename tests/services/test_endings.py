@@ -106,6 +106,23 @@ async def test_a_change_whose_sessions_could_not_be_ended_is_finished_by_the_fol
     assert await alive(service, mine) == (False, True)
 
 
+async def test_a_later_ending_is_not_forgotten_for_an_earlier_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.register()
+    mine = await service.login()
+    subject = Subject(mine["user_id"])
+    session_id = service.server.keyring.refresh_tokens.decode(mine["refresh_token"]).session_id
+    for epoch, keep in ((3, None), (2, session_id)):
+        failing_once(monkeypatch, service.server.store.sessions, "end_all")
+        with pytest.raises(StoreUnavailable):
+            await service.server.revoke.end_all(
+                subject, epoch=epoch, because="logout_everywhere", now=service.clock(), keep=keep
+            )
+    await service.server.revoke.finish(service.clock())
+    assert await alive(service, mine) == (False, False)
+
+
 async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

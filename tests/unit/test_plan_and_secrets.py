@@ -46,6 +46,11 @@ def test_r33_scopes_can_be_narrowed_never_widened() -> None:
             narrow(granted, asked)
 
 
+def test_a_scope_is_bounded_before_it_is_looked_at() -> None:
+    with pytest.raises(InvalidScope):
+        narrow(frozenset({"a"}), "a " * 600)
+
+
 def test_r23_ids_of_users_and_clients_live_in_disjoint_name_spaces() -> None:
     assert new_user_id().startswith("usr_")
     assert new_client_id().startswith("cli_")

@@ -72,6 +72,23 @@ async def test_two_differently_configured_apps_in_one_process(clock: Clock) -> N
             assert (await service.refresh(foreign["refresh_token"])).status_code == 400
 
 
+async def test_middleware_that_an_embedding_app_adds_is_passed_by_every_request() -> None:
+    from starlette.responses import Response
+
+    auth = authwright.create_app(development())
+
+    @auth.middleware("http")
+    async def closed(_request: object, _next: object) -> Response:
+        return Response("closed", 403)
+
+    async with authwright.lifespan(auth):
+        transport = httpx2.ASGITransport(app=auth, client=("127.0.0.1", 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
+            for path in ("/health", "/me", "/nowhere"):
+                assert (await http.get(path)).text == "closed"
+            assert (await http.post("/login", data={"username": "a", "password": "b"})).text == "closed"
+
+
 def test_settings_that_cannot_be_used_make_no_app() -> None:
     with pytest.raises(SettingsError):
         authwright.create_app(authwright.Settings(host="0.0.0.0"))

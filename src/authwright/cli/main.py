@@ -2,16 +2,18 @@
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 import uvicorn
 from rich.console import Console
 
 from authwright.cli import clients, keys, users
 from authwright.cli.log import configure_logs
-from authwright.cli.run import EXIT_SETTINGS, fail, remember_dev_port, settings_or_exit
+from authwright.cli.run import EXIT_SETTINGS, fail, open_once, remember_dev_port, settings_or_exit
 from authwright.config import Settings, new_secret_key, secret_key_problem
 from authwright.web.protocol import Protocol
 
@@ -22,10 +24,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("authwright"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Accounts, API clients, tokens that verify locally, and a logout that is honoured at once."""
+
+
 app.add_typer(users.app, name="users")
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
 
+log = structlog.get_logger("authwright")
 _console = Console(stderr=True, highlight=False)
 
 
@@ -42,6 +62,7 @@ def dev(
     configure_logs(level=settings.log_level, readable=True)
     from authwright.app import create_app
 
+    open_once(settings)
     application = create_app(settings)
     _banner(settings)
     _run(settings, application)
@@ -66,6 +87,15 @@ def serve(
     for name in ("PORT", "WEB_CONCURRENCY"):
         os.environ.pop(name, None)
     configure_logs(level=settings.log_level, readable=False)
+    open_once(settings)
+    log.info(
+        "starting",
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        issuer=settings.issuer,
+        store=str(settings.database_path),
+    )
     if settings.workers == 1:
         from authwright.app import create_app
 
@@ -143,8 +173,8 @@ def init(
         out.write(
             "# Every other key is encrypted under this one: keep it out of version control, and keep a copy safe.\n"
             f"SECRET_KEY={secret}\n"
-            "# The https URL under which this server is reached.\n"
-            "AUTHWRIGHT_ISSUER=https://auth.example.com\n"
+            "# The https URL under which this server is reached: it stands in every token, and stays.\n"
+            "# AUTHWRIGHT_ISSUER=https://auth.example.com\n"
         )
     typer.echo(f"Wrote {path} with a new SECRET_KEY. Set AUTHWRIGHT_ISSUER in it, then: authwright serve")
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
@@ -27,12 +27,25 @@ def fail(message: str, code: int = EXIT_REFUSED) -> NoReturn:
     sys.exit(code)
 
 
-def settings_or_exit(mode: Mode, **overrides: Any) -> Settings:
-    """The settings for *mode*, or an end that names every problem."""
+def settings_or_exit(mode: Mode, *, what: str = "", **overrides: Any) -> Settings:
+    """The settings for *mode*, or an end that names every problem. *what* could not be done because of them."""
     try:
         return load_settings(mode, **overrides)
     except SettingsError as error:
-        fail(f"authwright {mode} cannot start:\n{error}", EXIT_SETTINGS)
+        fail(f"{what or f'authwright {mode} cannot start'}:\n{error}", EXIT_SETTINGS)
+
+
+def open_once(settings: Settings) -> None:
+    """Open the store and close it again, so that what forbids a start is a sentence and not a traceback."""
+
+    async def run() -> None:
+        from authwright.app import Server
+
+        server = Server(settings)
+        async with _opened(server):
+            pass
+
+    _run_or_exit(run, f"authwright {settings.mode} cannot start: ")
 
 
 def store_mode() -> Mode:
@@ -57,7 +70,8 @@ def remember_dev_port(settings: Settings) -> None:
 
 def _store_settings() -> Settings:
     mode = store_mode()
-    settings = settings_or_exit(mode)
+    what = f"There is no store to work on; this would be the one of `authwright {mode}` (AUTHWRIGHT_MODE chooses)"
+    settings = settings_or_exit(mode, what=what)
     noted = settings.data_path / "port"
     if settings.is_dev and noted.exists() and (text := noted.read_text(encoding="ascii")).isdigit():
         return settings_or_exit(mode, port=int(text))
@@ -65,27 +79,33 @@ def _store_settings() -> Settings:
 
 
 def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:
-    """Open the store, do *work*, close it; refusals become a sentence and exit status 1."""
-    from authwright.app import Server
-    from authwright.services.keys import UnreadableKey
-    from authwright.storage.port import IncompatibleStore, StoreUnavailable
-
+    """Open the store, say which, do *work*, close it; refusals become a sentence and exit status 1."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     settings = _store_settings()
+    print(f"Store: {settings.database_path} (authwright {settings.mode})", file=sys.stderr)
 
     async def run() -> T:
+        from authwright.app import Server
+
         server = Server(settings)
         async with _opened(server):
             return await work(server)
 
+    return _run_or_exit(run, "")
+
+
+def _run_or_exit(run: Callable[[], Coroutine[Any, Any, T]], before: str) -> T:
+    from authwright.services.keys import UnreadableKey
+    from authwright.storage.port import IncompatibleStore, StoreUnavailable
+
     try:
         return asyncio.run(run())
     except Refusal as refusal:
-        fail(refusal.public)
+        fail(before + refusal.public)
     except UnicodeError:
         fail("An argument holds bytes that are not text.")
-    except (IncompatibleStore, StoreUnavailable, UnreadableKey) as error:
-        fail(str(error))
+    except (IncompatibleStore, StoreUnavailable, UnreadableKey, OSError) as error:
+        fail(f"{before}{error}")
 
 
 @contextlib.asynccontextmanager

@@ -94,9 +94,10 @@ _SEQUENCES = ("0123456789" * 9, "abcdefghijklmnopqrstuvwxyz" * 3, "qwertyuiopasd
 def _is_pattern(plain: str) -> bool:
     if any(plain in sequence or plain[::-1] in sequence for sequence in _SEQUENCES):
         return True
-    sizes = range(1, len(plain) // 2 + 1)
-    units = [plain[:size] for size in sizes if plain == (plain[:size] * len(plain))[: len(plain)]]
-    return any(len(unit) < 5 or unit in _common_passwords() for unit in units)
+    # The shortest unit that, repeated, makes the whole (its last repetition may be cut off).
+    size = (plain + plain).find(plain, 1)
+    whole = size < len(plain) and (size < 5 or plain[:size] in _common_passwords())
+    return whole or any(plain == (plain[:unit] * len(plain))[: len(plain)] for unit in range(1, min(5, len(plain))))
 
 
 def hash_password(prepared: str, *, profile: HashProfile) -> str:

@@ -10,6 +10,8 @@ from authwright.domain.errors import InvalidScope
 Role = Literal["user", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
+MAX_SCOPE: Final = 1024
+"""Characters of a scope, all tokens together."""
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 ACCOUNT: Final = "account"
@@ -59,9 +61,15 @@ def permitted_scopes(*, role: str, plan: str, first_party: bool) -> frozenset[st
     return scopes | {ACCOUNT} if first_party else scopes - FIRST_PARTY_SCOPES
 
 
-@lru_cache(maxsize=1024)
 def parse_scope(text: str) -> frozenset[str]:
     """The scope tokens of a space-separated *text* (RFC 6749 section 3.3). Raises InvalidScope."""
+    if len(text) > MAX_SCOPE:
+        raise InvalidScope
+    return _scope_tokens(text)
+
+
+@lru_cache(maxsize=1024)
+def _scope_tokens(text: str) -> frozenset[str]:
     tokens = frozenset(token for token in text.split(" ") if token)
     if any(_SCOPE_TOKEN.fullmatch(token) is None for token in tokens):
         raise InvalidScope

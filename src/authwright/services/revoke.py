@@ -97,7 +97,8 @@ class Revoke:
             await self.append(self._entry("subject", subject, epoch, because, now))
         except StoreUnavailable:
             # The subject has its new epoch, so nobody can ask for this again: the follower finishes it.
-            self._unfinished[subject] = (epoch, because, keep)
+            if epoch >= self._unfinished.get(subject, (0, because, keep))[0]:
+                self._unfinished[subject] = (epoch, because, keep)
             raise
 
     async def finish(self, now: Instant) -> None:
@@ -110,6 +111,9 @@ class Revoke:
 
     async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> None:
         """End the subject's least recently used sessions beyond *most*."""
+        await self._to_the_end(self._end_excess(subject, most, now))
+
+    async def _end_excess(self, subject: Subject, most: int, now: Instant) -> None:
         for session_id in await self._store.sessions.end_excess(subject, most=most, now=now):
             await self.append(self._entry("session", session_id, 0, "evicted", now))
 

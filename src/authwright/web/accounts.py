@@ -43,6 +43,7 @@ from authwright.services.verify import ExpiredToken
 from authwright.services.whoami import WhoAmI
 from authwright.web.caller import Callers
 from authwright.web.endpoint import FORM, Answer, Body, Call, Endpoints, Reply, as_model, json_reply
+from authwright.web.errors import JSON
 from authwright.web.oauth.token import TOKEN_EXAMPLE, TokenAnswer, TokenForm, grant_reply, origin_of, password_form
 
 _BODY_REFUSALS = (InvalidRequest, UnprocessableContent, PayloadTooLarge, UnsupportedMediaType)
@@ -225,6 +226,8 @@ class Accounts:
             return grant_reply(
                 await self._with_password(call, username, password, form.get("scope"), form.get("resource"))
             )
+        if call.content_type() != JSON:
+            raise UnsupportedMediaType(f"The body must be {FORM} or {JSON}; name it in the header Content-Type.")
         content = await call.json_object()
         if "client_key" in content:
             key = as_model(KeyLogin, content)

@@ -30,7 +30,7 @@ log = structlog.get_logger("authwright.requests")
 
 
 class Edge:
-    """ASGI middleware around the whole *app*. What *direct* names by method and path is answered without its detour."""
+    """ASGI middleware around the whole *app*. What *direct* names by method and path takes the short way."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Edge:
         *,
         settings: Settings,
         is_open: Callable[[], bool],
-        direct: Mapping[tuple[str, str], ASGIApp],
+        direct: Callable[[], Mapping[tuple[str, str], ASGIApp]],
     ) -> None:
         self._app = app
         self._direct = direct
@@ -85,7 +85,7 @@ class Edge:
         try:
             self._admit(scope)
             path = _one_spelling(scope)
-            await self._direct.get((scope["method"], path), self._app)(scope, receive, send_with_headers)
+            await self._direct().get((scope["method"], path), self._app)(scope, receive, send_with_headers)
         except Refusal as refusal:
             await self._refuse(refusal, request_id, send_with_headers)
         except Exception:

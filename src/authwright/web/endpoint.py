@@ -205,7 +205,10 @@ def query_as(model: type[M], parameters: Mapping[str, str]) -> M:
     try:
         return model.model_validate_strings(dict(parameters))
     except ValidationError as error:
-        raise UnprocessableContent(problems=_problems(model, error), detail=f"{error.error_count()} problems") from None
+        public = "The parameters are not what this endpoint takes."
+        raise UnprocessableContent(
+            public, problems=_problems(model, error), detail=f"{error.error_count()} problems"
+        ) from None
 
 
 def _problems(model: type[BaseModel], error: ValidationError) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with two differences: an answer leaves in one piece, and endless headers are cut off."""
+"""uvicorn's HTTP protocol, with answers that leave in one piece and with bounds on what a connection may hold."""
 
 import asyncio
 from typing import Any, Final
@@ -6,6 +6,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD: Final = 64 * 1024
+MAX_PIPELINED: Final = 64
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -30,32 +31,53 @@ class Gathered:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._parts:
-            parts, self._parts = self._parts, []
+        parts, self._parts = self._parts, []
+        # A client that went away gets nothing more.
+        if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
 
 
 class Protocol(HttpToolsProtocol):
     """What uvicorn runs for each connection."""
 
-    _head = 0
+    _unread = 0
+    """Bytes received since the last thing that a request was made of: what the parser holds, and nobody else bounds."""
     _in_body = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
-        self._head += len(data)
+        self._unread += len(data)
         super().data_received(data)
-        # What uvicorn holds of a head that has no end is bounded by this and nothing else.
-        if not self._in_body and self._head > MAX_HEAD and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
+        if self._unread > MAX_HEAD and not self.transport.is_closing():
+            # While an answer is under way another one would be taken for it.
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(_TOO_LARGE)
             self.transport.close()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers of a chunked body come after everything was checked that headers are checked for: not taken.
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_body = True
+        if len(self.pipeline) >= MAX_PIPELINED:
+            # Ends the parsing; uvicorn answers 400 and closes.
+            raise ValueError("too many requests at once on one connection")
+        self._unread, self._in_body = 0, True
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._in_body, self._head = False, 0
+        self._unread, self._in_body = 0, False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # uvicorn reads on after each answer, also from a client that sends requests and never reads.
+        if self.pipeline and not self.transport.is_closing():
+            self.flow.pause_reading()

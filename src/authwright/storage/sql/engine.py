@@ -13,6 +13,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ Parameters = Mapping[str, Any]
 Row = tuple[Any, ...]
 
 BUSY_SECONDS: Final = 5.0
+BEGIN_EVERY_SECONDS: Final = 0.0005
 # Turns of the event loop, some hundred microseconds under load and almost nothing without, for which writes gather.
 GATHER_TURNS: Final = 8
 # Readers hardly ever wait for anybody in WAL mode; a look-up on the event loop must not wait for long.
@@ -169,13 +171,18 @@ class _Writer:
 
 
 def _begin_patiently(connection: sqlite3.Connection) -> sqlite3.Error | None:
-    try:
-        connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("PRAGMA busy_timeout=0")
-    except sqlite3.Error as error:
-        return error
-    return None
+    # SQLite's own handler looks at the lock less and less often, and so starves behind processes that write all the
+    # time; they leave gaps of some hundred microseconds, which are found by looking as often as that.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                return error
+            time.sleep(BEGIN_EVERY_SECONDS)
+        else:
+            return None
 
 
 def _commit(connection: sqlite3.Connection) -> sqlite3.Error | None:

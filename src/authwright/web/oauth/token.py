@@ -91,7 +91,7 @@ def origin_of(call: Call) -> Origin:
 def password_form(form: dict[str, str]) -> tuple[str, str]:
     """User name and password of a password form. Raises InvalidRequest."""
     if "username" not in form or "password" not in form:
-        raise InvalidRequest("username and password are needed.")
+        raise InvalidRequest("username and password are needed (JSON needs the header Content-Type: application/json).")
     return form["username"], form["password"]
 
 
