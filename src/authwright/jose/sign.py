@@ -17,14 +17,14 @@ class Signer:
 
     def __init__(self, key: PrivateKey | SharedSecret, *, typ: str) -> None:
         header = {"alg": key.alg, "kid": key.kid, "typ": typ}
-        self._head = b64url_encode(_compact(header)).encode("ascii") + b"."
+        self._head = b64url_encode(_compact(header)) + "."
         self._key = key
         self.kid = key.kid
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """*claims* as a signed token."""
-        signing_input = self._head + b64url_encode(_compact(claims)).encode("ascii")
-        return f"{signing_input.decode('ascii')}.{b64url_encode(self._key.sign(signing_input))}"
+        signing_input = self._head + b64url_encode(_compact(claims))
+        return f"{signing_input}.{b64url_encode(self._key.sign(signing_input.encode('ascii')))}"
 
 
 def _compact(value: Mapping[str, Any]) -> bytes:

@@ -42,7 +42,6 @@ class Protocol(HttpToolsProtocol):
 
     _unread = 0
     """Bytes received since the last thing that a request was made of: what the parser holds, and nobody else bounds."""
-    _in_body = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
@@ -56,24 +55,22 @@ class Protocol(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
             self.transport.close()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers of a chunked body come after everything was checked that headers are checked for: not taken.
-        if not self._in_body:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             # Ends the parsing; uvicorn answers 400 and closes.
             raise ValueError("too many requests at once on one connection")
-        self._unread, self._in_body = 0, True
+        self._unread = 0
         super().on_headers_complete()
+        # Trailers of a chunked body come after everything was checked that headers are checked for: the request has
+        # a list of its own, which they do not reach.
+        self.scope["headers"] = self.headers.copy()
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._unread, self._in_body = 0, False
+        self._unread = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -31,7 +31,7 @@ Row = tuple[Any, ...]
 BUSY_SECONDS: Final = 5.0
 BEGIN_EVERY_SECONDS: Final = 0.0005
 # Turns of the event loop, some hundred microseconds under load and almost nothing without, for which writes gather.
-GATHER_TURNS: Final = 8
+GATHER_TURNS: Final = 16
 # Readers hardly ever wait for anybody in WAL mode; a look-up on the event loop must not wait for long.
 FIND_BUSY_SECONDS: Final = 0.1
 # RETURNING and partial indexes as they are used here.

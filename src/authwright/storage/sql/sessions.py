@@ -166,7 +166,9 @@ class SqlSessions:
         return Opened(session, rows[0][0]) if rows else None
 
     async def open_with_key(self, key: Digest, draft: Session) -> Opened | None:
-        rows = await self._database.write(_OPEN_WITH_KEY, {"key": key, **_parameters(draft)})
+        parameters = _parameters(draft)
+        parameters["key"] = key
+        rows = await self._database.write(_OPEN_WITH_KEY, parameters)
         if not rows:
             return None
         values = dict(zip(_from_client, rows[0], strict=False))
