@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ asyncio.run(main())
 """
 
 
-def race(path: Path, work: str) -> list[object]:
+def race(path: Path, work: str) -> list[Any]:
     """What *work* returned in each of several processes that began together."""
     script = WORK.format(tests=str(HERE), path=str(path), work=work)
     running = [
@@ -75,7 +76,7 @@ async def work(store):
     return [await attempt(n) for n in range(25)]
 """,
     )
-    assert [sum(wins) for wins in zip(*outcomes, strict=True)] == [1] * 25  # type: ignore[call-overload]
+    assert [sum(wins) for wins in zip(*outcomes, strict=True)] == [1] * 25
 
 
 async def test_one_rotation_of_a_secret_wins(path: Path) -> None:
@@ -105,7 +106,7 @@ from authwright.domain.secrets import SessionId
 from authwright.domain.instant import after
 """,
     )
-    assert [sum(wins) for wins in zip(*outcomes, strict=True)] == [1] * 25  # type: ignore[call-overload]
+    assert [sum(wins) for wins in zip(*outcomes, strict=True)] == [1] * 25
 
 
 async def test_the_ledger_has_no_gap_and_each_process_sees_none(path: Path) -> None:
@@ -127,7 +128,7 @@ async def work(store):
     return numbers
 """,
     )
-    numbers = sorted(number for each in outcomes for number in each)  # type: ignore[attr-defined]
+    numbers = sorted(number for each in outcomes for number in each)
     assert numbers == list(range(1, 40 * PROCESSES + 1))
 
 
@@ -145,7 +146,7 @@ async def work(store):
 """,
     )
     assert all(outcome == outcomes[0] for outcome in outcomes)
-    assert len(outcomes[0][0]["keys"]) == 1  # type: ignore[index]
+    assert len(outcomes[0][0]["keys"]) == 1
 
 
 async def test_the_counter_page_counts_every_raise_and_shows_it_at_once(tmp_path: Path) -> None:
@@ -164,6 +165,6 @@ async def work(store):
     return page.read()
 """,
     )
-    assert page.read() == 1000 * PROCESSES == max(outcomes)  # type: ignore[type-var]
+    assert page.read() == 1000 * PROCESSES == max(outcomes)
     assert path.stat().st_mode & 0o077 == 0
     page.close()

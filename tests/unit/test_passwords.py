@@ -186,6 +186,15 @@ def test_r154_what_is_easy_to_guess_is_refused(password: str) -> None:
         require_strong(password, policy=PasswordPolicy(8), context=("AdaLovelace", "adalovelace@example.com"))
 
 
+def test_a_long_password_is_looked_through_once() -> None:
+    import time
+
+    require_strong("x y z - warm the block list", policy=POLICY)
+    begun = time.process_time()
+    assert require_strong("\u0390" * 1023 + "z", policy=POLICY)
+    assert time.process_time() - begun < 0.1
+
+
 def test_r153_there_are_no_rules_of_composition() -> None:
     for password in ("lowercase only words here", "1827364554637281", "ΑΒΓΔ ΕΖΗΘ ΙΚΛΜ ΝΞΟ"):
         assert require_strong(password, policy=POLICY)
