@@ -32,7 +32,7 @@ async def test_r159_every_failure_has_one_answer_and_costs_one_hash(
     monkeypatch.setattr(passwords, "verify_password", counted)
     user = (await service.http.post("/register", json={"username": "off", "password": "test123"})).json()
     await service.server.store._database.write(
-        Statement("UPDATE users SET status = 'disabled' WHERE id = :id", {}),
+        Statement("UPDATE users SET status = 'disabled' WHERE id = ?", ("id",)),
         {"id": user["id"]},
     )
     answers = [

@@ -152,7 +152,7 @@ async def test_a_token_of_a_user_that_is_gone_answers_401(service: Service) -> N
     login = await service.registered_login()
     from authwright.storage.sql.engine import Statement
 
-    await service.server.store._database.write(Statement("UPDATE users SET status = 'disabled'", {}), {})
+    await service.server.store._database.write(Statement("UPDATE users SET status = 'disabled'"), {})
     assert (await service.get("/me", login["access_token"])).status_code == 401
 
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from fastapi.routing import APIRoute
 
-from authwright.web.endpoint import RawEndpoint
+from authwright.web.endpoint import RawEndpoint, Reply
 from harness import ORIGIN, Service, bearer
 
 ROOT = Path(__file__).parents[2]
@@ -57,26 +57,27 @@ def test_references_lead_somewhere() -> None:
 async def test_every_route_is_answered_by_its_raw_endpoint(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     routes = [route for route in service.app.router.routes if isinstance(route, APIRoute)]
     assert len(routes) == len(OPERATIONS)
-    real, ran = RawEndpoint.__call__, []
+    real, ran = RawEndpoint.answer, []
 
-    async def noted(self: RawEndpoint, scope: Any, receive: Any, send: Any) -> None:
+    async def noted(self: RawEndpoint, scope: Any, receive: Any) -> Reply:
         ran.append(scope["path"])
-        await real(self, scope, receive, send)
+        return await real(self, scope, receive)
 
-    monkeypatch.setattr(RawEndpoint, "__call__", noted)
+    monkeypatch.setattr(RawEndpoint, "answer", noted)
     # By the short way, and by FastAPI's own, which embedding apps and their middleware may take.
     for app in (service.app, service.app.router):
         ran.clear()
         for path, method, _ in OPERATIONS:
-            transport = httpx2.ASGITransport(app=with_request_id(app), client=("127.0.0.1", 1))
+            transport = httpx2.ASGITransport(app=as_the_edge_does(app), client=("127.0.0.1", 1))
             async with httpx2.AsyncClient(transport=transport, base_url=ORIGIN) as http:
                 await http.request(method.upper(), path)
         assert ran == [path for path, _, _ in OPERATIONS]
 
 
-def with_request_id(app: Any) -> Any:
+def as_the_edge_does(app: Any) -> Any:
     async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        scope["authwright.request_id"] = "test"
+        scope.setdefault("authwright.request_id", "test")
+        scope.setdefault("authwright.headers", dict(scope["headers"]))
         await app(scope, receive, send)
 
     return wrapped

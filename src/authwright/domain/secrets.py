@@ -3,9 +3,12 @@
 import binascii
 import hashlib
 import hmac
+import os
 import re
 import secrets
 from typing import Final, NewType
+
+from authwright.jose.encoding import b64url_encode
 
 UserId = NewType("UserId", str)
 ClientId = NewType("ClientId", str)
@@ -35,7 +38,7 @@ def new_client_id() -> ClientId:
 
 def new_session_id() -> SessionId:
     """128 random bits as 22 characters of base64url."""
-    return SessionId(secrets.token_urlsafe(16))
+    return SessionId(b64url_encode(os.urandom(16)))
 
 
 def is_subject(text: str) -> bool:

@@ -19,13 +19,14 @@ _ALPHABET = re.compile(rb"[A-Za-z0-9_-]+")
 # The last character of a group that is not full carries unused bits; a canonical encoder leaves them zero.
 _CANONICAL_LAST = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 # Possessive, and good for a string without an end, too: it never looks at a character twice.
 _BRACKETS_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def b64url_encode(data: bytes) -> str:
     """Base64url without padding."""
-    return binascii.b2a_base64(data, newline=False).rstrip(b"=").replace(b"+", b"-").replace(b"/", b"_").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def b64url_decode(text: bytes) -> bytes:

@@ -5,6 +5,7 @@ that fails if the account changed meanwhile. Wrong name, wrong password, disable
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import structlog
 
@@ -30,8 +31,7 @@ _SHOWN_AGENT = 256
 log = structlog.get_logger("authwright.login")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a request came from: the client's *address* and what its software calls itself."""
 
     address: str

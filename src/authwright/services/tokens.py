@@ -1,26 +1,29 @@
 """The one place where access tokens are made (RFC 9068 section 2, RFC 8707 section 2.2)."""
 
-import secrets
-from dataclasses import dataclass, field
-from typing import Any
+import os
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.errors import InvalidScope, InvalidTarget
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.plan import effective_role, format_scope, narrow, parse_scope, permitted_scopes
 from authwright.domain.session import Session
+from authwright.jose.encoding import b64url_encode
 from authwright.services.keys import Keyring
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """What a login or a refresh gives. *expires_in* in seconds; *scope* as the access token has it."""
 
-    access_token: str = field(repr=False)
+    access_token: str
     expires_in: int
-    refresh_token: str | None = field(repr=False)
+    refresh_token: str | None
     scope: str
-    session: Session = field(repr=False)
+    session: Session
+
+    def __repr__(self) -> str:
+        return f"Grant(session={self.session!r}, scope={self.scope!r})"
 
 
 class Tokens:
@@ -48,11 +51,7 @@ class Tokens:
 
     def scopes_of(self, session: Session) -> frozenset[str]:
         """What *session* allows now: what it was granted, as far as role and plan still permit it."""
-        first_party = session.client_id == FIRST_PARTY
-        permitted = permitted_scopes(role=session.role, plan=session.plan, first_party=first_party)
-        if not session.granted_scope and first_party:
-            return permitted
-        return parse_scope(session.granted_scope) & permitted
+        return _scopes(session.role, session.plan, session.granted_scope, session.client_id == FIRST_PARTY)
 
     def issue(
         self,
@@ -79,7 +78,7 @@ class Tokens:
             "aud": audience,
             "exp": expires_at,
             "iat": issued_at,
-            "jti": secrets.token_urlsafe(16),
+            "jti": b64url_encode(os.urandom(16)),
             "client_id": session.client_id,
             "sid": session.id,
             "scope": format_scope(scopes),
@@ -91,6 +90,14 @@ class Tokens:
             claims["preferred_username"] = session.username
         token = self._keyring.signer(audience, now).sign(claims)
         return Grant(token, expires_at - issued_at, refresh_token, claims["scope"], session)
+
+
+@lru_cache(maxsize=1024)
+def _scopes(role: str, plan: str, granted: str, first_party: bool) -> frozenset[str]:
+    permitted = permitted_scopes(role=role, plan=plan, first_party=first_party)
+    if not granted and first_party:
+        return permitted
+    return parse_scope(granted) & permitted
 
 
 def require_known_scope(scope: str | None, permitted: frozenset[str]) -> str:

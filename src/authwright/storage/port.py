@@ -6,7 +6,6 @@ its docstring says in which order it writes. Nothing here decides anything: poli
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol
 
 from authwright.domain.client import Client, ClientStatus
@@ -90,8 +89,7 @@ class Clients(Protocol):
         """As `Users.raise_epoch`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A session just opened, and how many live ones its subject had before."""
 
     session: Session

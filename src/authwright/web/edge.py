@@ -1,9 +1,9 @@
 """What every request passes first and last: who may ask at all, its id, its limits, the headers of every answer."""
 
-import secrets
+import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +17,7 @@ from authwright.domain.errors import (
     Refusal,
     Unavailable,
 )
-from authwright.web.endpoint import refusal_reply
+from authwright.web.endpoint import HeaderTable, RawEndpoint, refusal_reply
 
 MAX_HEADERS: Final = 32 * 1024
 _FORWARDING: Final = frozenset(
@@ -38,7 +38,7 @@ class Edge:
         *,
         settings: Settings,
         is_open: Callable[[], bool],
-        direct: Callable[[], Mapping[tuple[str, str], ASGIApp]],
+        direct: Callable[[], Mapping[tuple[str, str], RawEndpoint]],
     ) -> None:
         self._app = app
         self._direct = direct
@@ -67,7 +67,8 @@ class Edge:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = time.perf_counter_ns()
-        request_id = secrets.token_hex(8)
+        # Tells requests apart and guards nothing.
+        request_id = f"{random.getrandbits(64):016x}"
         scope["authwright.request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 0
@@ -85,7 +86,13 @@ class Edge:
         try:
             self._admit(scope)
             path = _one_spelling(scope)
-            await self._direct().get((scope["method"], path), self._app)(scope, receive, send_with_headers)
+            endpoint = self._direct().get((scope["method"], path))
+            if endpoint is None:
+                await self._app(scope, receive, send_with_headers)
+            else:
+                reply = await endpoint.answer(scope, receive)
+                status = reply.status
+                await reply.send(send, [*self._headers, (b"x-request-id", request_id.encode("ascii"))])
         except Refusal as refusal:
             await self._refuse(refusal, request_id, send_with_headers)
         except Exception:
@@ -108,37 +115,42 @@ class Edge:
 
     def _admit(self, scope: Scope) -> None:
         """Raises MisdirectedRequest, Forbidden, HeadersTooLarge, InvalidRequest, Unavailable."""
-        headers = scope["headers"]
-        host = origin = site = None
         size = 0
-        for name, value in headers:
+        table: dict[bytes, Any] = {}
+        for name, value in scope["headers"]:
             size += len(name) + len(value)
-            if name == b"host":
-                if host is not None:
-                    raise InvalidRequest("The header host was sent more than once.")
-                host = value.lower()
-            elif name == b"origin":
-                origin = value.lower()
-            elif name == b"sec-fetch-site":
-                site = value
+            if name in table:
+                table[name] = [*_values(table, name), value]
+            else:
+                table[name] = value
+        scope["authwright.headers"] = table
         if size > MAX_HEADERS:
             raise HeadersTooLarge
-        if host not in self._hosts and (self._dev or scope["path"] not in _PROBES):
+        host = table.get(b"host", b"")
+        if type(host) is list:
+            raise InvalidRequest("The header host was sent more than once.")
+        if host.lower() not in self._hosts and (self._dev or scope["path"] not in _PROBES):
             raise MisdirectedRequest
         if self._dev:
-            self._admit_dev(scope, origin, site)
+            self._admit_dev(scope, table)
         if not self._is_open():
             raise Unavailable("The server is starting or stopping.")
 
-    def _admit_dev(self, scope: Scope, origin: bytes | None, site: bytes | None) -> None:
+    def _admit_dev(self, scope: Scope, table: HeaderTable) -> None:
         # Anything here may make itself an admin, so nothing but this machine's own programs and pages may ask:
         # no other machine, no proxy in between, and no web page of somebody else (DNS rebinding, CSRF).
         if not scope.get("client") or not is_loopback(scope["client"][0]):
             raise Forbidden("Development mode answers this machine only.")
-        if any(name in _FORWARDING for name, _ in scope["headers"]):
+        if not _FORWARDING.isdisjoint(table):
             raise Forbidden("Development mode takes no forwarded requests.")
-        if (origin is not None and origin not in self._origins) or site not in (None, b"same-origin", b"none"):
+        foreign = any(origin.lower() not in self._origins for origin in _values(table, b"origin"))
+        if foreign or any(site not in (b"same-origin", b"none") for site in _values(table, b"sec-fetch-site")):
             raise Forbidden("Development mode takes no requests from pages of other origins.")
+
+
+def _values(table: HeaderTable, name: bytes) -> list[bytes]:
+    values = table.get(name, [])
+    return values if isinstance(values, list) else [values]
 
 
 def _one_spelling(scope: Scope) -> str:

@@ -6,9 +6,8 @@ a fraction of the cost, and every byte of a request is read by the strict rules 
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
@@ -50,21 +49,27 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole response."""
 
     status: int
     body: bytes
     headers: Sequence[tuple[bytes, bytes]] = ()
 
-    async def send(self, send: Send) -> None:
-        headers = [*self.headers, (b"content-length", str(len(self.body)).encode("ascii"))]
+    async def send(self, send: Send, usual: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Send it, with those of the *usual* headers that it does not set itself."""
+        if self.headers is not _JSON_HEADERS:
+            own = {name for name, _ in self.headers}
+            usual = [each for each in usual if each[0] not in own]
+        headers = [*self.headers, (b"content-length", b"%d" % len(self.body)), *usual]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
 _JSON_HEADERS: Final = ((b"content-type", JSON.encode("ascii")),)
+
+HeaderTable = Mapping[bytes, bytes | list[bytes]]
+"""The headers of a request by their names in lower case; a list where one was sent more than once."""
 
 
 def json_reply(content: object, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> Reply:
@@ -85,10 +90,11 @@ def _encode(content: object) -> bytes:
 class Call:
     """One request."""
 
-    __slots__ = ("_media", "_receive", "scope")
+    __slots__ = ("_headers", "_media", "_receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
+        self._headers: HeaderTable = scope["authwright.headers"]
         self._receive = receive
         self._media: str | None = None
 
@@ -113,13 +119,12 @@ class Call:
 
     def header(self, name: bytes) -> str | None:
         """The value of the header *name* (lower case). Raises InvalidRequest if it was sent more than once."""
-        found = None
-        for key, value in self.scope["headers"]:
-            if key == name:
-                if found is not None:
-                    raise InvalidRequest(f"The header {name.decode('ascii')} was sent more than once.")
-                found = value
-        return None if found is None else found.decode("latin-1")
+        values = self._headers.get(name)
+        if values is None:
+            return None
+        if isinstance(values, list):
+            raise InvalidRequest(f"The header {name.decode('ascii')} was sent more than once.")
+        return values.decode("latin-1")
 
     def content_type(self) -> str:
         """The media type of the body without parameters, lower case; empty if none was sent."""
@@ -235,13 +240,16 @@ class RawEndpoint:
         self._realm = realm
         self.oauth = oauth
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive) -> Reply:
+        """The whole response; a refusal is one, too."""
         call = Call(scope, receive)
         try:
-            reply = await self._handle(call)
+            return await self._handle(call)
         except (Refusal, StoreUnavailable) as refusal:
-            reply = refusal_reply(refusal, oauth=self.oauth, request_id=call.request_id, realm=self._realm)
-        await reply.send(send)
+            return refusal_reply(refusal, oauth=self.oauth, request_id=call.request_id, realm=self._realm)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (await self.answer(scope, receive)).send(send)
 
 
 class Endpoints:

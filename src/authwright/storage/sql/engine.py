@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy.dialects import sqlite
@@ -26,6 +27,7 @@ from sqlalchemy.sql.elements import CompilerElement
 from authwright.storage.port import StoreUnavailable
 
 Parameters = Mapping[str, Any]
+Values = tuple[Any, ...]
 Row = tuple[Any, ...]
 
 BUSY_SECONDS: Final = 5.0
@@ -37,24 +39,28 @@ FIND_BUSY_SECONDS: Final = 0.1
 # RETURNING and partial indexes as they are used here.
 _OLDEST_SQLITE: Final = (3, 35, 0)
 
-_dialect = sqlite.dialect(paramstyle="named")
+_dialect = sqlite.dialect(paramstyle="qmark")
 
 
 class Statement(NamedTuple):
-    """SQL text with `:name` parameters, and the values of those that are constants of the statement."""
+    """SQL text with a `?` for each of *names*, and the values of those that are constants of the statement."""
 
     text: str
-    constants: Parameters
+    names: Sequence[str] = ()
+    constants: Parameters = MappingProxyType({})
 
-    def with_values(self, parameters: Parameters) -> tuple[str, Parameters]:
-        return self.text, {**self.constants, **parameters}
+    def with_values(self, parameters: Parameters) -> tuple[str, Values]:
+        values = {**self.constants, **parameters} if self.constants else parameters
+        return self.text, tuple([values[name] for name in self.names])
 
 
 def compiled(statement: CompilerElement) -> Statement:
     """*statement* as the driver takes it. Done once, when a module is loaded."""
     result = statement.compile(dialect=_dialect)
     constants = {name: value for name, value in (result.params or {}).items() if value is not None}
-    return Statement(str(result), constants)
+    # Definitions of tables have no parameters at all.
+    names = getattr(result, "positiontup", None) or ()
+    return Statement(str(result), tuple(names), constants)
 
 
 class Conflict(Exception):
@@ -64,7 +70,7 @@ class Conflict(Exception):
 class _Job:
     __slots__ = ("future", "outcome", "steps")
 
-    def __init__(self, steps: Sequence[tuple[str, Parameters]], future: asyncio.Future[list[list[Row]]]) -> None:
+    def __init__(self, steps: Sequence[tuple[str, Values]], future: asyncio.Future[list[list[Row]]]) -> None:
         self.steps = steps
         self.future = future
         self.outcome: list[list[Row]] | Exception = []
@@ -85,7 +91,7 @@ class _Writer:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def submit(self, steps: Sequence[tuple[str, Parameters]]) -> asyncio.Future[list[list[Row]]]:
+    def submit(self, steps: Sequence[tuple[str, Values]]) -> asyncio.Future[list[list[Row]]]:
         """Run *steps* in one transaction; the rows of each, once they are durable."""
         job = _Job(steps, self._loop.create_future())
         self._waiting.append(job)
@@ -290,9 +296,9 @@ class Database:
         return connection
 
 
-def _fetch(connection: sqlite3.Connection, text: str, parameters: Parameters) -> list[Row]:
+def _fetch(connection: sqlite3.Connection, text: str, values: Values) -> list[Row]:
     try:
-        return connection.execute(text, parameters).fetchall()
+        return connection.execute(text, values).fetchall()
     except sqlite3.Error as error:
         raise StoreUnavailable(f"query failed: {error}") from error
 
