@@ -13,8 +13,8 @@ is stored is a digest: neither the database nor the key alone can make a token.
 import binascii
 import hashlib
 import hmac
+import os
 import re
-import secrets
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
@@ -81,7 +81,7 @@ class RefreshTokens:
             key_id=self._current,
             session_id=session_id,
             generation=FIRST_GENERATION,
-            secret=secrets.token_bytes(32),
+            secret=os.urandom(32),
         )
 
     def successor(self, token: RefreshToken) -> RefreshToken:

@@ -80,6 +80,8 @@ _OPEN_WITH_KEY = _insert_for(
     *(sessions.c[name] for name in _from_client),
 )
 
+_FROM_CLIENT = [_NAMES.index(name) for name in _from_client]
+
 _FIND = compiled(select(*_COLUMNS).where(sessions.c.id == bindparam("session")))
 _idle: Any = bindparam("idle")
 _ROTATE = compiled(
@@ -171,9 +173,11 @@ class SqlSessions:
         rows = await self._database.write(_OPEN_WITH_KEY, parameters)
         if not rows:
             return None
-        values = dict(zip(_from_client, rows[0], strict=False))
-        values["audiences"] = tuple(values["audiences"].split())
-        return Opened(draft._replace(**values), rows[0][-1])
+        values: list[Any] = list(draft)
+        for position, value in zip(_FROM_CLIENT, rows[0], strict=False):
+            values[position] = value
+        values[_AUDIENCES] = tuple(values[_AUDIENCES].split())
+        return Opened(Session._make(values), rows[0][-1])
 
     async def find(self, session_id: SessionId) -> Session | None:
         rows = self._database.find(_FIND, {"session": session_id})
