@@ -12,6 +12,7 @@ from fastapi import FastAPI
 import authwright
 from authwright.app import Server
 from authwright.config import Settings, new_secret_key
+from authwright.domain.event import COMMAND_LINE
 from authwright.domain.instant import Instant, after
 
 ORIGIN = "http://127.0.0.1:8000"
@@ -58,8 +59,22 @@ class Service:
 
     async def new_client(self, name: str = "scoring", **more: Any) -> tuple[str, str]:
         """A client's id and key."""
-        made = await self.server.clients.create(name=name, now=self.clock(), **more)
+        made = await self.server.clients.create(name=name, origin=COMMAND_LINE, now=self.clock(), **more)
         return made.client.id, made.client_key
+
+    async def new_admin(self, username: str = "root-ada", password: str = "test123") -> str:
+        """The access token of an administrator made on the command line."""
+        now = self.clock()
+        await self.server.register.create(
+            username=username, email=None, password=password, plan=None, role="admin", origin=COMMAND_LINE, now=now
+        )
+        return str((await self.login(username, password))["access_token"])
+
+    async def events(self, admin: str, **which: str) -> list[dict[str, Any]]:
+        """Security events, newest first."""
+        answer = await self.http.get("/admin/events", headers=bearer(admin), params={"limit": "200", **which})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["events"])
 
     async def get(self, path: str, token: str | None = None, **more: Any) -> httpx2.Response:
         return await self.http.get(path, headers=bearer(token), **more)

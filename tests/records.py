@@ -68,6 +68,7 @@ def session(subject: str, **changed: Any) -> Session:
         user_agent="pytest",
         address="127.0.0.1",
         methods="pwd",
+        request_id="5b1d1f8a0c5e4a0d",
     )
     return made._replace(**changed)
 

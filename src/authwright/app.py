@@ -29,32 +29,42 @@ from authwright.config import (
 from authwright.domain.errors import MethodNotAllowed, NotFound, Refusal
 from authwright.domain.instant import Instant
 from authwright.domain.passwords import HashProfile, PasswordPolicy
+from authwright.domain.plan import Plans, read_plans
 from authwright.domain.revocation import Revocations
+from authwright.services.api_keys import ApiKeys
 from authwright.services.clients import Clients
+from authwright.services.confirm import Confirm
+from authwright.services.events import Events
 from authwright.services.hashing import Hashing
 from authwright.services.keys import Keyring, KeyWrap
 from authwright.services.login import Lifetimes, Login
 from authwright.services.logout import Logout
-from authwright.services.password import ChangePassword
+from authwright.services.password import Passwords
 from authwright.services.predict import Predict
 from authwright.services.refresh import Refresh
 from authwright.services.register import Register, RegistrationRules
 from authwright.services.revoke import Revoke
+from authwright.services.throttle import Throttle
 from authwright.services.tokens import Tokens
+from authwright.services.users import Users
 from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import IncompatibleStore, StoreUnavailable
 from authwright.storage.sql import SqlStore
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
+from authwright.web.admin import AdminRoutes, add_admin
 from authwright.web.caller import Callers
 from authwright.web.docs import add_docs
 from authwright.web.edge import Edge
 from authwright.web.endpoint import Endpoints, refusal_reply
 from authwright.web.health import add_health
+from authwright.web.me import Me, add_me
 from authwright.web.oauth.metadata import add_metadata
 from authwright.web.oauth.token import add_token
+from authwright.web.reset import add_reset
 from authwright.web.samples import add_samples
+from authwright.web.users import UserRoutes, add_users
 
 DESCRIPTION = """Accounts, API clients, tokens that verify locally, and a logout that is honoured at once.
 
@@ -88,6 +98,7 @@ class Server:
         self.settings = settings = check_settings(settings)
         self.clock = clock
         self.is_open = False
+        self.plans = _plans(settings)
         path = settings.database_path
         _make_private_folder(settings, path)
         self.store = SqlStore(path)
@@ -109,6 +120,7 @@ class Server:
         )
         self.tokens = Tokens(
             self.keyring,
+            self.plans,
             issuer=settings.issuer,
             audiences=settings.audiences,
             lifetime=settings.access_token_seconds,
@@ -119,15 +131,47 @@ class Server:
             threads=threads,
             places=settings.hash_queue,
         )
+        self.throttle = Throttle(
+            self.store,
+            self.keyring,
+            account=settings.failed_logins_account,
+            network=settings.failed_logins_network,
+            registrations=settings.registrations_per_hour,
+        )
         lifetimes = Lifetimes(settings.session_idle_seconds, settings.session_seconds, settings.refresh_grace_seconds)
         passwords = PasswordPolicy(settings.password_min_length, block_list=not settings.is_dev)
         rules = RegistrationRules(settings.registration == "open", any_plan=settings.is_dev, passwords=passwords)
-        self.register = Register(self.store, self.keyring, self.hashing, rules)
-        self.login = Login(self.store, self.keyring, self.tokens, self.hashing, self.revoke, lifetimes)
+        self.register = Register(self.store, self.keyring, self.hashing, self.throttle, self.plans, rules)
+        self.login = Login(
+            self.store,
+            self.keyring,
+            self.tokens,
+            self.hashing,
+            self.throttle,
+            self.revoke,
+            self.plans,
+            lifetimes,
+        )
         self.refresh = Refresh(self.store, self.keyring, self.tokens, self.revoke, lifetimes)
         self.logout = Logout(self.store, self.keyring, self.revoke)
-        self.change_password = ChangePassword(self.store, self.tokens, self.hashing, self.revoke, policy=passwords)
-        self.clients = Clients(self.store, self.revoke, audiences=self.tokens.known_audiences)
+        confirm = Confirm(self.store, self.hashing, self.throttle)
+        self.passwords = Passwords(
+            self.store,
+            self.tokens,
+            self.hashing,
+            confirm,
+            self.throttle,
+            self.revoke,
+            policy=passwords,
+            issuer=settings.issuer,
+        )
+        self.users = Users(self.store, self.keyring, confirm, self.revoke, self.plans)
+        audiences = self.tokens.known_audiences
+        self.clients = Clients(self.store, self.revoke, self.throttle, self.plans, audiences=audiences)
+        self.api_keys = ApiKeys(
+            self.store, self.revoke, self.throttle, self.plans, issuer=settings.issuer, audiences=audiences
+        )
+        self.events = Events(self.store)
         self.whoami = WhoAmI(self.store)
         self.predict = Predict()
         self._follower: asyncio.Task[None] | None = None
@@ -189,11 +233,27 @@ class Server:
         app.state.authwright = self
         endpoints = Endpoints(app, realm=settings.issuer)
         password_grant = settings.profile != "oauth21"
-        callers = Callers(self.verify, self.clock)
-        services = AccountServices(
-            self.register, self.login, self.refresh, self.logout, self.change_password, self.whoami
-        )
+        callers = Callers(self.verify, self.api_keys, self.clock)
+        services = AccountServices(self.register, self.login, self.refresh, self.logout, self.whoami)
         add_accounts(endpoints, Accounts(services, callers, self.clock, password_grant=password_grant))
+        me = Me(
+            users=self.users,
+            passwords=self.passwords,
+            api_keys=self.api_keys,
+            logout=self.logout,
+            callers=callers,
+            clock=self.clock,
+        )
+        add_me(endpoints, me)
+        users = UserRoutes(
+            users=self.users,
+            register=self.register,
+            passwords=self.passwords,
+            whoami=self.whoami,
+            callers=callers,
+            clock=self.clock,
+        )
+        add_users(endpoints, users)
         add_token(
             endpoints,
             login=self.login,
@@ -202,7 +262,19 @@ class Server:
             clock=self.clock,
             password_grant=password_grant,
         )
+        add_reset(endpoints, passwords=self.passwords, clock=self.clock)
         add_samples(endpoints, callers=callers, predict=self.predict)
+        admin = AdminRoutes(
+            clients=self.clients,
+            users=self.users,
+            api_keys=self.api_keys,
+            logout=self.logout,
+            events=self.events,
+            plans=lambda: self.plans,
+            callers=callers,
+            clock=self.clock,
+        )
+        add_admin(endpoints, admin)
         add_metadata(endpoints, keyring=self.keyring, clock=self.clock)
         add_health(endpoints, ready=self.ready)
         if settings.docs:
@@ -265,6 +337,19 @@ def _make_private_folder(settings: Settings, path: Path | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if settings.is_dev:
         path.parent.chmod(0o700)
+
+
+def _plans(settings: Settings) -> Plans:
+    """The built-in plans and those of the file that the settings name. Raises SettingsError."""
+    if not settings.plans:
+        return Plans()
+    try:
+        return read_plans(Path(settings.plans).read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        problem = str(error)
+    raise SettingsError([f"The file that AUTHWRIGHT_PLANS names {problem}."])
 
 
 def _development_secret(settings: Settings, path: Path | None) -> str:

@@ -116,6 +116,16 @@ class Settings:
     profile: Literal["default", "oauth21"] = _setting(
         "default", _choice("default", "oauth21"), "oauth21 switches the password form off."
     )
+    plans: str = _setting("", _text, "TOML file with plans: a table for each, with its `permissions`.")
+    failed_logins_account: int = _setting(
+        5, _number(2, 100), "Wrong passwords in a row for an account from strangers, before each next one is delayed."
+    )
+    failed_logins_network: int = _setting(
+        100, _number(2, 100_000), "The same for one network, over all accounts that it is not familiar to."
+    )
+    registrations_per_hour: int = _setting(
+        20, _number(0, 100_000), "Registrations of one network in an hour, before the next is delayed. 0: any number."
+    )
     audiences: tuple[str, ...] = _setting((), _words, "URLs of the APIs that tokens can be asked for with `resource`.")
     signing_alg: SigningAlgorithm = _setting(
         "ES256", _choice(*get_args(SigningAlgorithm)), "Algorithm of new signing keys. HS256 is for closed systems."
@@ -147,7 +157,16 @@ class Settings:
     @classmethod
     def dev(cls, **values: Any) -> "Settings":
         """Settings for development: open registration, docs and short passwords, unless *values* say otherwise."""
-        return cls(**{"mode": "dev", "registration": "open", "docs": True, "password_min_length": 6, **values})
+        return cls(
+            **{
+                "mode": "dev",
+                "registration": "open",
+                "docs": True,
+                "password_min_length": 6,
+                "registrations_per_hour": 0,
+                **values,
+            }
+        )
 
     @property
     def is_dev(self) -> bool:

@@ -3,6 +3,7 @@
 import bcrypt
 
 from authwright.config import Settings
+from authwright.domain.event import COMMAND_LINE
 from authwright.jose.encoding import b64url_decode, parse_json_object
 from harness import Clock, Service, open_service
 
@@ -51,7 +52,12 @@ async def test_hs256_is_available_and_publishes_no_key(clock: Clock) -> None:
 async def test_bcrypt_hashes_made_elsewhere_verify_and_are_upgraded(service: Service) -> None:
     elsewhere = bcrypt.hashpw(b"strongpassword123", bcrypt.gensalt(4)).decode()
     user = await service.server.register.create_with_hash(
-        username=None, email="user@example.com", password_hash=elsewhere, plan=None, now=service.clock()
+        origin=COMMAND_LINE,
+        username=None,
+        email="user@example.com",
+        password_hash=elsewhere,
+        plan=None,
+        now=service.clock(),
     )
     for _ in range(2):
         await service.login("user@example.com", "strongpassword123")
@@ -62,7 +68,13 @@ async def test_bcrypt_hashes_made_elsewhere_verify_and_are_upgraded(service: Ser
 
 async def test_wish_roles_and_revocation(service: Service) -> None:
     admin = await service.server.register.create(
-        username="ada", email=None, password="test123", plan=None, now=service.clock(), role="admin"
+        origin=COMMAND_LINE,
+        username="ada",
+        email=None,
+        password="test123",
+        plan=None,
+        now=service.clock(),
+        role="admin",
     )
     login = await service.login("ada")
     assert (await service.get("/me", login["access_token"])).json() | {"role": "admin"} == (

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from authwright.domain.event import COMMAND_LINE
 from authwright.domain.revocation import Revocations
 from authwright.domain.secrets import Subject
 from authwright.services.revoke import Revoke
@@ -179,7 +180,9 @@ async def test_repeated_endings_do_not_make_the_ledger_grow(service: Service) ->
 async def test_a_caller_that_goes_away_leaves_nothing_half_ended(service: Service) -> None:
     login = await service.registered_login()
     session_id = service.server.keyring.refresh_tokens.decode(login["refresh_token"]).session_id
-    task = asyncio.create_task(service.server.logout.session(session_id, now=service.clock()))
+    task = asyncio.create_task(
+        service.server.logout.session(session_id, subject=Subject(""), origin=COMMAND_LINE, now=service.clock())
+    )
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -190,11 +193,11 @@ async def test_a_caller_that_goes_away_leaves_nothing_half_ended(service: Servic
 async def test_r55_a_disabled_client_and_a_rotated_key_end_what_was_there(service: Service) -> None:
     client_id, key = await service.new_client()
     login = (await service.http.post("/login", json={"client_key": key})).json()
-    made = await service.server.clients.rotate_key(client_id, now=service.clock())  # type: ignore[arg-type]
+    made = await service.server.clients.rotate_key(client_id, origin=COMMAND_LINE, now=service.clock())  # type: ignore[arg-type]
     assert await alive(service, login) == (False, False)
     assert (await service.http.post("/login", json={"client_key": key})).status_code == 401
     again = (await service.http.post("/login", json={"client_key": made.client_key})).json()
-    await service.server.clients.disable(client_id, now=service.clock())  # type: ignore[arg-type]
+    await service.server.clients.disable(client_id, origin=COMMAND_LINE, now=service.clock())  # type: ignore[arg-type]
     assert await alive(service, again) == (False, False)
     assert (await service.http.post("/login", json={"client_key": made.client_key})).status_code == 401
 

@@ -1,17 +1,20 @@
 """services.refresh: exactly one successor, theft ends the session, mistakes cost nothing."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from authwright.domain.errors import InvalidGrant, InvalidScope, InvalidTarget
+from authwright.domain.event import COMMAND_LINE
 from authwright.domain.secrets import ClientId, SessionId
 from authwright.storage.sql import engine
 from harness import Service
 
 
 async def refresh(service: Service, token: str, **more: str) -> dict[str, object]:
-    grant = await service.server.refresh.refresh(token, client=None, now=service.clock(), **more)  # type: ignore[arg-type]
+    asked: dict[str, Any] = {"client": None, "origin": COMMAND_LINE, "now": service.clock(), **more}
+    grant = await service.server.refresh.refresh(token, **asked)
     return {"refresh_token": grant.refresh_token, "access_token": grant.access_token, "scope": grant.scope}
 
 
@@ -63,11 +66,15 @@ async def test_r51_cve_2026_1035_reuse_ends_the_session_and_its_access_tokens(se
 async def test_r52_another_clients_token_is_refused_and_stays_usable(service: Service) -> None:
     token = (await service.registered_login())["refresh_token"]
     with pytest.raises(InvalidGrant):
-        await service.server.refresh.refresh(token, client=ClientId("cli_other"), now=service.clock())
+        await service.server.refresh.refresh(
+            token, client=ClientId("cli_other"), origin=COMMAND_LINE, now=service.clock()
+        )
     moved = await refresh(service, token)
     # In the grace period, too: the wrong client neither gets the successor nor ends anything.
     with pytest.raises(InvalidGrant):
-        await service.server.refresh.refresh(token, client=ClientId("cli_other"), now=service.clock())
+        await service.server.refresh.refresh(
+            token, client=ClientId("cli_other"), origin=COMMAND_LINE, now=service.clock()
+        )
     await refresh(service, str(moved["refresh_token"]))
 
 
@@ -115,7 +122,7 @@ async def test_an_access_token_never_outlives_its_session(service: Service) -> N
         service.clock.advance(step)
         token = str((await refresh(service, token))["refresh_token"])
     service.clock.advance(settings.session_seconds % step - 60)
-    grant = await service.server.refresh.refresh(token, client=None, now=service.clock())
+    grant = await service.server.refresh.refresh(token, client=None, origin=COMMAND_LINE, now=service.clock())
     assert grant.expires_in == 60
 
 

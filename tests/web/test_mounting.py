@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 import authwright
 from authwright.config import SettingsError
+from authwright.domain.event import COMMAND_LINE
 from harness import Clock, Service, bearer, development, open_service
 
 
@@ -63,7 +64,9 @@ async def test_two_differently_configured_apps_in_one_process(clock: Clock) -> N
         assert refused.status_code == 403
         assert (await one.get("/docs")).status_code == 200
         assert (await two.get("/docs")).status_code == 404
-        await two.server.register.create(username="bholay", email=None, password="test123", plan=None, now=clock())
+        await two.server.register.create(
+            username="bholay", email=None, password="test123", plan=None, origin=COMMAND_LINE, now=clock()
+        )
         other = await two.login()
         assert other["expires_in"] == 300
         for service, good, foreign in ((one, login, other), (two, other, login)):

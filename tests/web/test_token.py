@@ -4,6 +4,7 @@ import base64
 
 import pytest
 
+from authwright.domain.event import COMMAND_LINE
 from harness import Service, bearer, open_service
 
 
@@ -152,7 +153,7 @@ async def test_r32_tokens_are_never_cached(service: Service) -> None:
 
 async def test_a_disabled_client_is_no_client(service: Service) -> None:
     client_id, key, token = await key_session(service)
-    await service.server.clients.disable(client_id, now=service.clock())  # type: ignore[arg-type]
+    await service.server.clients.disable(client_id, origin=COMMAND_LINE, now=service.clock())  # type: ignore[arg-type]
     form = {"grant_type": "refresh_token", "refresh_token": token}
     answer = await service.http.post("/token", data=form, headers=basic(client_id, key))
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")

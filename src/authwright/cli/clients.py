@@ -7,6 +7,7 @@ import typer
 
 from authwright.cli.run import with_server
 from authwright.domain.client import Client
+from authwright.domain.event import COMMAND_LINE
 from authwright.domain.instant import isoformat
 from authwright.domain.plan import format_scope, parse_scope
 from authwright.services.clients import NewKey
@@ -20,7 +21,7 @@ ClientArgument = Annotated[str, typer.Argument(metavar="CLIENT_ID", help="As `au
 def create(
     name: Annotated[str, typer.Argument(help="What people call it.")],
     scope: Annotated[str | None, typer.Option(help="Fewer scopes than the plan permits, separated by spaces.")] = None,
-    plan: Annotated[str, typer.Option(help="free, premium or admin.")] = "free",
+    plan: Annotated[str, typer.Option(help="free, premium, admin, or a configured one.")] = "free",
     as_json: Json = False,
 ) -> None:
     """Create a client and show its key, once.
@@ -30,7 +31,11 @@ def create(
 
     async def work(server: Any) -> NewKey:
         made: NewKey = await server.clients.create(
-            name=name, now=server.clock(), scope=None if scope is None else parse_scope(scope), plan=plan
+            name=name,
+            origin=COMMAND_LINE,
+            now=server.clock(),
+            scope=None if scope is None else parse_scope(scope),
+            plan=plan,
         )
         return made
 
@@ -63,7 +68,7 @@ def rotate_key(client_id: ClientArgument, as_json: Json = False) -> None:
     """
 
     async def work(server: Any) -> NewKey:
-        made: NewKey = await server.clients.rotate_key(client_id, now=server.clock())
+        made: NewKey = await server.clients.rotate_key(client_id, origin=COMMAND_LINE, now=server.clock())
         return made
 
     _show_key(with_server(work), as_json)
@@ -77,7 +82,7 @@ def disable(client_id: ClientArgument) -> None:
     """
 
     async def work(server: Any) -> None:
-        await server.clients.disable(client_id, now=server.clock())
+        await server.clients.disable(client_id, origin=COMMAND_LINE, now=server.clock())
 
     with_server(work)
     typer.echo(f"Disabled {client_id}.")

@@ -6,8 +6,9 @@
     ├── InvalidCredentials      a login that failed, for whatever reason
     ├── Unauthenticated         no usable bearer token (RFC 6750)
     ├── InsufficientScope, Forbidden, RegistrationClosed, PlanNotSelfService
-    ├── AlreadyRegistered, WeakPassword, InvalidName
+    ├── AlreadyRegistered, Conflicting, WeakPassword, InvalidName, UnknownPlan
     ├── NotFound, NotInstalled
+    ├── TooManyAttempts         slowed down: try again after `retry_after` seconds
     └── Unavailable ── Busy     try again after `retry_after` seconds
 
 `public` may be shown to anybody; `detail` goes to the log and nowhere else.
@@ -132,6 +133,10 @@ class PlanNotSelfService(Refusal):
     default = "This plan cannot be chosen at registration; an administrator assigns it."
 
 
+class UnknownPlan(Refusal):
+    code, status, default = "unknown_plan", 422, "There is no such plan."
+
+
 class AlreadyRegistered(Refusal):
     """Does not say which of name and address is taken."""
 
@@ -162,6 +167,22 @@ class MisdirectedRequest(Refusal):
 
 class NotInstalled(Refusal):
     code, status, default = "not_installed", 501, "This feature is not installed."
+
+
+class Conflicting(Refusal):
+    """Somebody else changed the same thing at the same time."""
+
+    code, status, default = "conflict", 409, "This was changed by somebody else meanwhile; look again."
+
+
+class TooManyAttempts(Refusal):
+    """Slowed down. What was sent was neither checked nor counted."""
+
+    code, status, default = "too_many_attempts", 429, "Too many attempts; try again later."
+
+    def __init__(self, public: str | None = None, *, detail: str = "", retry_after: int = 1) -> None:
+        super().__init__(public, detail=detail)
+        self.retry_after = retry_after
 
 
 class Unavailable(Refusal):

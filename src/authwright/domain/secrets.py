@@ -13,6 +13,7 @@ from authwright.jose.encoding import b64url_encode
 UserId = NewType("UserId", str)
 ClientId = NewType("ClientId", str)
 SessionId = NewType("SessionId", str)
+ApiKeyId = NewType("ApiKeyId", str)
 Subject = NewType("Subject", str)
 """A `UserId` or a `ClientId`: what `sub` holds."""
 Digest = NewType("Digest", bytes)
@@ -20,9 +21,12 @@ Digest = NewType("Digest", bytes)
 
 USER_PREFIX: Final = "usr_"
 CLIENT_PREFIX: Final = "cli_"
+API_KEY_ID_PREFIX: Final = "key_"
 CLIENT_KEY_PREFIX: Final = "awk_"
+API_KEY_PREFIX: Final = "awu_"
+RESET_TOKEN_PREFIX: Final = "awp_"  # noqa: S105
 
-_CLIENT_KEY = re.compile(r"awk_([A-Za-z0-9_-]{43})([0-9a-f]{8})")
+_KEY = re.compile(r"(aw[kup]_)([A-Za-z0-9_-]{43})([0-9a-f]{8})")
 _SUBJECT = re.compile(r"(?:usr|cli)_[A-Za-z0-9_-]{22}")
 
 
@@ -51,23 +55,28 @@ def digest(secret: bytes) -> Digest:
     return Digest(hashlib.sha256(secret).digest())
 
 
-def new_client_key() -> str:
-    """256 random bits as `awk_` + 43 characters + 8 of a CRC-32, by which scanners tell a real key from noise."""
+def new_api_key_id() -> ApiKeyId:
+    """128 random bits, in a name space of its own."""
+    return ApiKeyId(API_KEY_ID_PREFIX + secrets.token_urlsafe(16))
+
+
+def new_key(prefix: str) -> str:
+    """256 random bits as *prefix* + 43 characters + 8 of a CRC-32, by which scanners tell a real key from noise."""
     body = secrets.token_urlsafe(32)
-    return f"{CLIENT_KEY_PREFIX}{body}{_checksum(body)}"
+    return f"{prefix}{body}{_checksum(body)}"
 
 
-def client_key_digest(key: str) -> Digest | None:
-    """The stored form of *key*, or None if it is not a client key at all (wrong form or checksum)."""
-    match = _CLIENT_KEY.fullmatch(key)
-    if match is None or _checksum(match[1]) != match[2]:
+def key_digest(key: str, prefix: str) -> Digest | None:
+    """The stored form of *key*, or None if it is not a key of this kind at all (wrong form or checksum)."""
+    match = _KEY.fullmatch(key)
+    if match is None or match[1] != prefix or _checksum(match[2]) != match[3]:
         return None
     return digest(key.encode("ascii"))
 
 
-def client_key_hint(key: str) -> str:
+def key_hint(key: str) -> str:
     """The first characters, by which a person recognises a key in a list."""
-    return key[: len(CLIENT_KEY_PREFIX) + 6]
+    return key[:10]
 
 
 def _checksum(body: str) -> str:

@@ -6,7 +6,20 @@ from authwright.domain.client import FIRST_PARTY
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import ClientId, Digest, SessionId, Subject
 
-EndReason = Literal["logout", "logout_everywhere", "password_changed", "reuse", "disabled", "key_rotated", "evicted"]
+EndReason = Literal[
+    "logout",
+    "logout_everywhere",
+    "ended_by_admin",
+    "password_changed",
+    "password_reset",
+    "address_changed",
+    "reuse",
+    "disabled",
+    "deleted",
+    "key_rotated",
+    "key_deleted",
+    "evicted",
+]
 
 
 class Session(NamedTuple):
@@ -14,6 +27,7 @@ class Session(NamedTuple):
 
     *granted_scope* is empty where the session has all that role and plan permit. *audiences* are those granted, the
     first the one tokens get by default. *generation* counts refreshes from 1; *secret_digest* is the current one's.
+    *methods* says how it was opened (`pwd`, `key`), *request_id* by which request.
     *first_party* sessions and those of a client's own key are served by `/refresh-token` and `/logout`.
     """
 
@@ -38,6 +52,7 @@ class Session(NamedTuple):
     user_agent: str
     address: str
     methods: str
+    request_id: str
 
     def __repr__(self) -> str:
         return f"Session(id={self.id!r}, subject={self.subject!r}, generation={self.generation})"

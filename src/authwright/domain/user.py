@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from authwright.domain.instant import Instant
+from authwright.domain.names import NameKey, normal_address, normal_username
 from authwright.domain.plan import Role, effective_role
 from authwright.domain.secrets import UserId
 
@@ -27,6 +28,12 @@ class User:
     auth_epoch: int
     created_at: Instant
     updated_at: Instant
+
+    @property
+    def names(self) -> tuple[NameKey, ...]:
+        """The normal forms of the name and the address."""
+        username = () if self.username is None else (normal_username(self.username),)
+        return username if self.email is None else (*username, normal_address(self.email))
 
     @property
     def is_active(self) -> bool:

@@ -10,20 +10,23 @@ from typing import Final
 import structlog
 
 from authwright.domain.client import Client
-from authwright.domain.errors import InvalidName, InvalidScope, InvalidTarget, NotFound, PlanNotSelfService
+from authwright.domain.errors import InvalidClient, InvalidName, InvalidScope, InvalidTarget, NotFound, UnknownPlan
+from authwright.domain.event import Origin, event
 from authwright.domain.instant import Instant
-from authwright.domain.plan import DEFAULT_PLAN, PLANS, permitted_scopes
+from authwright.domain.plan import DEFAULT_PLAN, Plans
 from authwright.domain.secrets import (
+    CLIENT_KEY_PREFIX,
     ClientId,
     Subject,
-    client_key_digest,
-    client_key_hint,
     digest,
+    key_digest,
+    key_hint,
     new_client_id,
-    new_client_key,
+    new_key,
     same,
 )
 from authwright.services.revoke import Revoke
+from authwright.services.throttle import Throttle
 from authwright.storage.port import Store
 
 MAX_NAME: Final = 100
@@ -42,8 +45,12 @@ class NewKey:
 class Clients:
     """Manages API clients; *audiences* are those a client may be given, the issuer first."""
 
-    def __init__(self, store: Store, revoke: Revoke, *, audiences: tuple[str, ...]) -> None:
+    def __init__(
+        self, store: Store, revoke: Revoke, throttle: Throttle, plans: Plans, *, audiences: tuple[str, ...]
+    ) -> None:
         self._store = store
+        self._throttle = throttle
+        self._plans = plans
         self._revoke = revoke
         self._audiences = audiences
 
@@ -51,6 +58,7 @@ class Clients:
         self,
         *,
         name: str,
+        origin: Origin,
         now: Instant,
         scope: frozenset[str] | None = None,
         audiences: tuple[str, ...] | None = None,
@@ -58,24 +66,24 @@ class Clients:
     ) -> NewKey:
         """Make a client with all scopes its *plan* permits and all audiences, or fewer of both.
 
-        Raises InvalidName, InvalidScope, InvalidTarget, PlanNotSelfService (no such plan).
+        Raises InvalidName, InvalidScope, InvalidTarget, UnknownPlan.
         """
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise InvalidName(f"A client's name has 1 to {MAX_NAME} printable characters.")
-        if plan not in PLANS:
-            raise PlanNotSelfService("There is no such plan.")
-        permitted = permitted_scopes(role="user", plan=plan, first_party=False)
+        if plan not in self._plans:
+            raise UnknownPlan
+        permitted = self._plans.permitted(role="user", plan=plan, first_party=False)
         if scope is not None and not scope <= permitted:
             raise InvalidScope
         wanted = self._audiences if audiences is None else audiences
         if not wanted or not set(wanted) <= set(self._audiences):
             raise InvalidTarget
-        key = new_client_key()
+        key = new_key(CLIENT_KEY_PREFIX)
         client = Client(
             id=new_client_id(),
             name=name,
             key_digest=digest(key.encode("ascii")),
-            key_hint=client_key_hint(key),
+            key_hint=key_hint(key),
             scope=permitted if scope is None else scope,
             audiences=tuple(each for each in self._audiences if each in wanted),
             plan=plan,
@@ -84,7 +92,8 @@ class Clients:
             created_at=now,
             updated_at=now,
         )
-        await self._store.clients.add(client)
+        done = event("client_created", origin, now=now, subject=client.id, client_id=client.id)
+        await self._store.clients.add(client, event=done)
         log.info("client_created", client=client.id, name=name)
         return NewKey(client, key)
 
@@ -92,33 +101,49 @@ class Clients:
         """All clients, oldest first."""
         return await self._store.clients.all()
 
-    async def rotate_key(self, client_id: ClientId, *, now: Instant) -> NewKey:
+    async def find(self, client_id: ClientId) -> Client:
+        """The client with this id. Raises NotFound."""
+        client = await self._store.clients.find(client_id)
+        if client is None:
+            raise NotFound("There is no such client.")
+        return client
+
+    async def rotate_key(self, client_id: ClientId, *, origin: Origin, now: Instant) -> NewKey:
         """Replace the key; the old one and every session made with it end. Raises NotFound."""
-        key = new_client_key()
+        key = new_key(CLIENT_KEY_PREFIX)
+        done = event("client_key_rotated", origin, now=now, subject=client_id, client_id=client_id)
         epoch = await self._store.clients.replace_key(
-            client_id, digest=digest(key.encode("ascii")), hint=client_key_hint(key), now=now
+            client_id, digest=digest(key.encode("ascii")), hint=key_hint(key), now=now, event=done
         )
         if epoch is None:
             raise NotFound("There is no such client.")
         await self._revoke.end_all(Subject(client_id), epoch=epoch, because="key_rotated", now=now)
         log.info("client_key_rotated", client=client_id)
-        client = await self._store.clients.find(client_id)
-        if client is None:
-            raise NotFound("There is no such client.")
-        return NewKey(client, key)
+        return NewKey(await self.find(client_id), key)
 
-    async def disable(self, client_id: ClientId, *, now: Instant) -> None:
+    async def disable(self, client_id: ClientId, *, origin: Origin, now: Instant) -> None:
         """Disable the client and end all its sessions. Raises NotFound."""
-        epoch = await self._store.clients.set_status(client_id, "disabled", now=now)
+        done = event("client_disabled", origin, now=now, subject=client_id, client_id=client_id)
+        epoch = await self._store.clients.set_status(client_id, "disabled", now=now, event=done)
         if epoch is None:
             raise NotFound("There is no such client.")
         await self._revoke.end_all(Subject(client_id), epoch=epoch, because="disabled", now=now)
         log.info("client_disabled", client=client_id)
 
-    async def authenticate(self, client_id: str, key: str) -> Client | None:
-        """The active client *client_id* if *key* is its key (RFC 6749 section 2.3.1)."""
-        presented = client_key_digest(key)
+    async def authenticate(self, client_id: str, key: str, *, origin: Origin, now: Instant) -> Client:
+        """The active client *client_id* if *key* is its key (RFC 6749 section 2.3.1).
+
+        Raises InvalidClient, TooManyAttempts: wrong keys are counted by client and network.
+        """
         client = await self._store.clients.find(ClientId(client_id))
-        if presented is None or client is None or client.status != "active":
-            return None
-        return client if same(presented, client.key_digest) else None
+        # Ids that nobody has share a counter: making them up opens no door, and fills no table.
+        what = "unknown clients" if client is None else f"client {client.id}"
+        self._throttle.require_open(what, origin.address, now=now)
+        presented = key_digest(key, CLIENT_KEY_PREFIX)
+        if client is None or presented is None or client.status != "active" or not same(presented, client.key_digest):
+            await self._throttle.failed(what, origin.address, now=now)
+            subject = "" if client is None else client.id
+            failed = event("client_authenticated", origin, now=now, subject=subject, outcome="failure")
+            await self._store.events.append(failed)
+            raise InvalidClient
+        return client

@@ -24,7 +24,7 @@ NICENESS: Final = 19
 _IPV6_PREFIX: Final = 64
 
 T = TypeVar("T")
-Share = Literal["login", "registration"]
+Share = Literal["login", "familiar", "registration"]
 
 
 class Verification(NamedTuple):
@@ -53,7 +53,8 @@ class Hashing:
     def __init__(self, *, profile: HashProfile, threads: int, places: int) -> None:
         self.profile = profile
         self._threads = threads
-        self._places: dict[Share, int] = {"login": places, "registration": max(1, places // 4)}
+        quarter = max(1, places // 4)
+        self._places: dict[Share, int] = {"login": places, "familiar": quarter, "registration": quarter}
         self._taken: Counter[Share] = Counter()
         self._by_network: Counter[tuple[Share, str]] = Counter()
         self._executor: ThreadPoolExecutor | None = None

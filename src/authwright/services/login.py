@@ -5,37 +5,40 @@ that fails if the account changed meanwhile. Wrong name, wrong password, disable
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import structlog
 
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.errors import InvalidCredentials
+from authwright.domain.event import Origin, event, harmless
 from authwright.domain.instant import Instant, after
-from authwright.domain.names import normal_login
+from authwright.domain.names import MAX_ADDRESS, NameKey, normal_login
 from authwright.domain.passwords import needs_rehash
-from authwright.domain.plan import format_scope, narrow, permitted_scopes
+from authwright.domain.plan import Plans, format_scope, narrow
 from authwright.domain.refresh import FIRST_GENERATION, RefreshToken
-from authwright.domain.secrets import ClientId, Subject, client_key_digest, new_session_id
+from authwright.domain.secrets import (
+    API_KEY_PREFIX,
+    CLIENT_KEY_PREFIX,
+    ClientId,
+    Digest,
+    Subject,
+    key_digest,
+    new_session_id,
+)
 from authwright.domain.session import Session
 from authwright.domain.user import User
 from authwright.services.hashing import Hashing
 from authwright.services.keys import Keyring
 from authwright.services.revoke import Revoke
+from authwright.services.throttle import Attempt, Throttle
 from authwright.services.tokens import Grant, Tokens, require_known_scope
 from authwright.storage.port import Opened, Store
 
 MOST_SESSIONS = 100
-_SHOWN_AGENT = 256
+KEYS = "keys"
+"""What wrong keys are counted under, whatever they were sent for."""
 
 log = structlog.get_logger("authwright.login")
-
-
-class Origin(NamedTuple):
-    """Where a request came from: the client's *address* and what its software calls itself."""
-
-    address: str
-    user_agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,19 @@ class Login:
     """Starts sessions. At most MOST_SESSIONS live ones a subject; the least recently used one makes room."""
 
     def __init__(
-        self, store: Store, keyring: Keyring, tokens: Tokens, hashing: Hashing, revoke: Revoke, lifetimes: Lifetimes
+        self,
+        store: Store,
+        keyring: Keyring,
+        tokens: Tokens,
+        hashing: Hashing,
+        throttle: Throttle,
+        revoke: Revoke,
+        plans: Plans,
+        lifetimes: Lifetimes,
     ) -> None:
         self._store = store
+        self._throttle = throttle
+        self._plans = plans
         self._keyring = keyring
         self._tokens = tokens
         self._hashing = hashing
@@ -65,15 +78,22 @@ class Login:
     ) -> Grant:
         """Log a user in by user name or address.
 
-        Raises InvalidCredentials, Busy (before any look-up), InvalidScope, InvalidTarget (both after the password).
+        Raises InvalidCredentials, Busy and TooManyAttempts (before the account is looked up), InvalidScope,
+        InvalidTarget (both after the password).
         """
-        with self._hashing.place(origin.address):
-            user = await self._check_password(name, password)
+        key = normal_login(name)
+        tried = key or name[:MAX_ADDRESS]
+        familiar = await self._throttle.is_familiar(tried, origin.address, now=now)
+        with self._hashing.place(origin.address, "familiar" if familiar else "login"):
+            attempt = await self._throttle.begin(tried, origin.address, familiar=familiar, now=now)
+            user = await self._check_password(key, password)
             if user is None:
+                await self._failed(origin, attempt, now)
                 raise InvalidCredentials
+            await self._throttle.passed(attempt, user.names, now=now)
             if needs_rehash(user.password_hash, profile=self._hashing.profile):
                 user = await self._upgrade_hash(user, password, now)
-        permitted = permitted_scopes(role=user.role, plan=user.plan, first_party=True)
+        permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=True)
         draft = self._draft(origin, now)
         session = draft[0]._replace(
             subject=Subject(user.id),
@@ -88,19 +108,36 @@ class Login:
         )
         return await self._grant(await self._store.sessions.open(session), draft[1], now)
 
-    async def with_client_key(
+    async def with_key(
         self, *, key: str, origin: Origin, now: Instant, scope: str | None, resource: str | None
     ) -> Grant:
-        """Log a client in by its key. Raises InvalidCredentials, InvalidScope, InvalidTarget."""
-        digest = client_key_digest(key)
-        if digest is None:
-            raise InvalidCredentials(detail="not a client key")
+        """Log a client in by its key, or a user by one of its API keys.
+
+        Raises InvalidCredentials, TooManyAttempts, InvalidScope, InvalidTarget.
+        """
+        self._throttle.require_open(KEYS, origin.address, now=now)
+        grant = None
+        if (digest := key_digest(key, CLIENT_KEY_PREFIX)) is not None:
+            grant = await self._with_client_key(digest, origin, now, scope, resource)
+        elif (digest := key_digest(key, API_KEY_PREFIX)) is not None:
+            grant = await self._with_api_key(digest, origin, now, scope, resource)
+        if grant is None:
+            await self._throttle.failed(KEYS, origin.address, now=now)
+            refused = event("login", origin, now=now, outcome="failure", detail="key")
+            await self._store.events.append(refused)
+            raise InvalidCredentials
+        return grant
+
+    async def _with_client_key(
+        self, digest: Digest, origin: Origin, now: Instant, scope: str | None, resource: str | None
+    ) -> Grant | None:
         draft = self._draft(origin, now)
         if scope is None and resource is None:
-            return await self._grant(await self._store.sessions.open_with_key(digest, draft[0]), draft[1], now)
+            opened = await self._store.sessions.open_with_key(digest, draft[0])
+            return None if opened is None else await self._grant(opened, draft[1], now)
         client = await self._store.clients.find_by_key(digest)
-        if client is None:
-            raise InvalidCredentials
+        if client is None or client.status != "active":
+            return None
         session = draft[0]._replace(
             subject=Subject(client.id),
             client_id=client.id,
@@ -112,8 +149,36 @@ class Login:
         )
         return await self._grant(await self._store.sessions.open(session), draft[1], now)
 
-    async def _check_password(self, name: str, password: str) -> User | None:
-        key = normal_login(name)
+    async def _with_api_key(
+        self, digest: Digest, origin: Origin, now: Instant, scope: str | None, resource: str | None
+    ) -> Grant | None:
+        found = await self._store.api_keys.find_by_digest(digest)
+        if found is None or not found[1].is_active or found[0].expires_at <= now:
+            return None
+        key, user = found
+        draft = self._draft(origin, now)
+        # A key acts through a client of its own: never as the first party, so never with `account` or `admin`.
+        permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=False)
+        session = draft[0]._replace(
+            subject=Subject(user.id),
+            client_id=ClientId(key.id),
+            username=user.username,
+            role=user.role,
+            plan=user.plan,
+            auth_epoch=user.auth_epoch,
+            granted_scope=format_scope(narrow(key.scope & permitted, scope)),
+            audiences=self._tokens.grantable_audiences(resource, allowed=key.audiences),
+            idle_expires_at=min(draft[0].idle_expires_at, key.expires_at),
+            expires_at=min(draft[0].expires_at, key.expires_at),
+        )
+        return await self._grant(await self._store.sessions.open(session), draft[1], now)
+
+    async def _failed(self, origin: Origin, attempt: Attempt, now: Instant) -> None:
+        # Not the name, which may be a password typed into the wrong field; what tells names apart is enough.
+        detail = f"account {attempt.own.hex()[:12]}"
+        await self._store.events.append(event("login", origin, now=now, outcome="failure", detail=detail))
+
+    async def _check_password(self, key: NameKey | None, password: str) -> User | None:
         user = None
         if key is not None:
             user = await self._store.users.find_by_name(self._keyring.name_digest(key))
@@ -154,9 +219,10 @@ class Login:
             expires_at=expires_at,
             revoked_at=None,
             revoked_because=None,
-            user_agent=origin.user_agent[:_SHOWN_AGENT],
+            user_agent=harmless(origin.user_agent),
             address=origin.address,
             methods="key",
+            request_id=origin.request_id,
         )
         return session, token
 

@@ -1,14 +1,18 @@
 """Log out: end a session, or all of them; nothing of it is accepted from the answer on."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from authwright.domain.errors import InvalidGrant, NotFound
+from authwright.domain.event import Origin, event
 from authwright.domain.instant import Instant
-from authwright.domain.secrets import ClientId, SessionId, Subject, UserId
-from authwright.domain.session import Session
+from authwright.domain.secrets import USER_PREFIX, ClientId, SessionId, Subject, UserId
+from authwright.domain.session import EndReason, Session
 from authwright.services.keys import Keyring
 from authwright.services.revoke import Revoke
 from authwright.storage.port import Store
+
+MOST_LISTED: Final = 200
 
 
 class Logout:
@@ -19,11 +23,12 @@ class Logout:
         self._keyring = keyring
         self._revoke = revoke
 
-    async def session(self, session_id: SessionId, *, now: Instant) -> None:
-        """End one session: its access and refresh tokens."""
-        await self._revoke.end_session(session_id, because="logout", now=now)
+    async def session(self, session_id: SessionId, *, subject: Subject, origin: Origin, now: Instant) -> None:
+        """End one session of *subject*: its access and refresh tokens."""
+        done = event("logout", origin, now=now, subject=subject, session_id=session_id)
+        await self._revoke.end_session(session_id, because="logout", now=now, event=done)
 
-    async def by_refresh_token(self, text: str, *, everywhere: bool, now: Instant) -> None:
+    async def by_refresh_token(self, text: str, *, everywhere: bool, origin: Origin, now: Instant) -> None:
         """End the session of a refresh token, which may be spent already; a repeat is no error.
 
         *everywhere* asks for more than a stolen old token may do: then the token must be of a live session and the
@@ -37,16 +42,17 @@ class Logout:
             successor = self._keyring.refresh_tokens.successor(token)
             if not session.is_live(now) or session.secret_digest not in (token.digest, successor.digest):
                 raise InvalidGrant(detail="logout everywhere needs a current refresh token")
-            await self.everywhere(session.subject, now=now)
+            await self.everywhere(session.subject, origin=origin, now=now)
         else:
-            await self.session(session.id, now=now)
+            await self.session(session.id, subject=session.subject, origin=origin, now=now)
 
-    async def everywhere(self, subject: Subject, *, now: Instant) -> None:
+    async def everywhere(self, subject: Subject, *, origin: Origin, now: Instant) -> None:
         """End every session of *subject*. The epoch is raised, so that a login under way is withdrawn, too."""
-        if subject.startswith("usr_"):
-            epoch = await self._store.users.raise_epoch(UserId(subject), now=now)
+        done = event("logout_everywhere", origin, now=now, subject=subject)
+        if subject.startswith(USER_PREFIX):
+            epoch = await self._store.users.raise_epoch(UserId(subject), now=now, event=done)
         else:
-            epoch = await self._store.clients.raise_epoch(ClientId(subject), now=now)
+            epoch = await self._store.clients.raise_epoch(ClientId(subject), now=now, event=done)
         if epoch is not None:
             await self._revoke.end_all(subject, epoch=epoch, because="logout_everywhere", now=now)
 
@@ -54,12 +60,23 @@ class Logout:
         """The subject's live sessions, most recently used first."""
         return await self._store.sessions.list_live(subject, now=now)
 
-    async def own_session(self, subject: Subject, session_id: SessionId, *, now: Instant) -> None:
-        """End one of the subject's own sessions. Raises NotFound, the same for an unknown one and somebody else's."""
+    async def all_sessions(self, *, now: Instant, after: SessionId | None, most: int) -> Sequence[Session]:
+        """Live sessions of everybody that follow *after*; at most *most* and one more than MOST_LISTED."""
+        return await self._store.sessions.list_all(now=now, after=after, most=min(most, MOST_LISTED + 1))
+
+    async def one_session(
+        self, session_id: SessionId, *, subject: Subject | None, origin: Origin, now: Instant
+    ) -> None:
+        """End one of *subject*'s own sessions, or anybody's (None), as an administrator.
+
+        Raises NotFound, the same for an unknown one and somebody else's.
+        """
         session = await self._store.sessions.find(session_id)
-        if session is None or session.subject != subject:
+        if session is None or subject not in (None, session.subject):
             raise NotFound
         if session.revoked_at is not None:
             await self._revoke.repair_session(session, now)
             raise NotFound
-        await self.session(session_id, now=now)
+        because: EndReason = "logout" if origin.actor == session.subject else "ended_by_admin"
+        done = event("session_ended", origin, now=now, subject=session.subject, session_id=session_id)
+        await self._revoke.end_session(session_id, because=because, now=now, event=done)

@@ -7,6 +7,7 @@ same successor within the grace period, the end of the session for anything olde
 import structlog
 
 from authwright.domain.errors import InvalidGrant
+from authwright.domain.event import Origin, event
 from authwright.domain.instant import Instant, after
 from authwright.domain.plan import narrow
 from authwright.domain.refresh import RefreshToken, Verdict, judge
@@ -36,6 +37,7 @@ class Refresh:
         text: str,
         *,
         client: ClientId | None,
+        origin: Origin,
         now: Instant,
         scope: str | None = None,
         resource: str | None = None,
@@ -51,12 +53,17 @@ class Refresh:
         if scope is not None or resource is not None:
             await self._check_request(presented, scope, resource, now)
         successor = self._keyring.refresh_tokens.successor(presented)
-        session = await self._rotate(presented, successor, client, now)
+        session = await self._rotate(presented, successor, client, origin, now)
         encoded = self._keyring.refresh_tokens.encode(successor)
         return self._tokens.issue(session, refresh_token=encoded, now=now, scope=scope, resource=resource)
 
     async def _rotate(
-        self, presented: RefreshToken, successor: RefreshToken, client: ClientId | None, now: Instant
+        self,
+        presented: RefreshToken,
+        successor: RefreshToken,
+        client: ClientId | None,
+        origin: Origin,
+        now: Instant,
     ) -> Session:
         while True:
             rotated = await self._store.sessions.rotate(
@@ -76,16 +83,24 @@ class Refresh:
                 return session
             if verdict is not Verdict.RACED:
                 break
-        await self._refuse(verdict, presented, session, now)
+        await self._refuse(verdict, presented, session, origin, now)
         raise InvalidGrant(detail=verdict.value)
 
-    async def _refuse(self, verdict: Verdict, presented: RefreshToken, session: Session | None, now: Instant) -> None:
+    async def _refuse(
+        self, verdict: Verdict, presented: RefreshToken, session: Session | None, origin: Origin, now: Instant
+    ) -> None:
+        whose: dict[str, str] = {"session_id": presented.session_id}
+        if session is not None:
+            whose |= {"subject": session.subject, "client_id": session.client_id}
         if verdict is Verdict.REVOKED and session is not None:
             await self._revoke.repair_session(session, now)
         if verdict is Verdict.REUSE:
-            await self._revoke.end_session(presented.session_id, because="reuse", now=now)
+            reused = event("refresh_reused", origin, now=now, outcome="failure", **whose)
+            await self._revoke.end_session(presented.session_id, because="reuse", now=now, event=reused)
             log.warning("refresh_token_reused", session=presented.session_id, generation=presented.generation)
         elif verdict is Verdict.ROLLBACK:
+            rolled = event("store_rolled_back", origin, now=now, outcome="failure", **whose)
+            await self._store.events.append(rolled)
             log.error("store_rolled_back", session=presented.session_id, generation=presented.generation)
         else:
             log.info("refresh_refused", session=presented.session_id, verdict=verdict.value)

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import structlog
 
+from authwright.domain.event import Event
 from authwright.domain.instant import Instant, after
 from authwright.domain.revocation import Kind, Revocation, Revocations
 from authwright.domain.secrets import SessionId, Subject
 from authwright.domain.session import EndReason, Session
+from authwright.domain.user import User
 from authwright.storage.port import Counter, Store, StoreUnavailable
 
 POLL_SECONDS: Final = 0.2
@@ -74,12 +76,14 @@ class Revoke:
         await self.catch_up()
         log.info("revoked", kind=revocation.kind, target=revocation.target, reason=revocation.reason)
 
-    async def end_session(self, session_id: SessionId, *, because: EndReason, now: Instant) -> None:
+    async def end_session(
+        self, session_id: SessionId, *, because: EndReason, now: Instant, event: Event | None = None
+    ) -> None:
         """End one session. A repeat writes what a crash or a failing store left out, and otherwise nothing."""
-        await self._to_the_end(self._end_session(session_id, because, now))
+        await self._to_the_end(self._end_session(session_id, because, now, event))
 
-    async def _end_session(self, session_id: SessionId, because: EndReason, now: Instant) -> None:
-        await self._store.sessions.end(session_id, because=because, now=now)
+    async def _end_session(self, session_id: SessionId, because: EndReason, now: Instant, event: Event | None) -> None:
+        await self._store.sessions.end(session_id, because=because, now=now, event=event)
         if not self.revocations.ended(session_id):
             await self.append(self._entry("session", session_id, 0, because, now))
 
@@ -97,9 +101,33 @@ class Revoke:
             await self.append(self._entry("subject", subject, epoch, because, now))
         except StoreUnavailable:
             # The subject has its new epoch, so nobody can ask for this again: the follower finishes it.
-            if epoch >= self._unfinished.get(subject, (0, because, keep))[0]:
-                self._unfinished[subject] = (epoch, because, keep)
+            self._leave_unfinished(subject, epoch, because, keep)
             raise
+
+    def _leave_unfinished(self, subject: Subject, epoch: int, because: EndReason, keep: SessionId | None) -> None:
+        if epoch >= self._unfinished.get(subject, (0, because, keep))[0]:
+            self._unfinished[subject] = (epoch, because, keep)
+
+    async def carry_over(self, user: User, *, now: Instant) -> None:
+        """Let the user's sessions go on as *user* is now: older access tokens end, the next refresh shows it."""
+        await self._to_the_end(self._carry_over(user, now))
+
+    async def _carry_over(self, user: User, now: Instant) -> None:
+        try:
+            await self._store.sessions.carry_over(user, now=now)
+            await self.append(self._entry("subject", user.id, user.auth_epoch, "changed", now))
+        except StoreUnavailable:
+            # As in `_end_all`; what could not be carried over is ended.
+            self._leave_unfinished(Subject(user.id), user.auth_epoch, "logout_everywhere", None)
+            raise
+
+    async def end_client(self, subject: Subject, client: str, *, because: EndReason, now: Instant) -> None:
+        """End what one *client* (or API key) does for *subject*: its sessions and its access tokens."""
+        await self._to_the_end(self._end_client(subject, client, because, now))
+
+    async def _end_client(self, subject: Subject, client: str, because: EndReason, now: Instant) -> None:
+        await self._store.sessions.end_of_client(subject, client, because=because, now=now)
+        await self.append(self._entry("client", client, 0, because, now))
 
     async def finish(self, now: Instant) -> None:
         """Finish the endings that the store refused to write at the time."""

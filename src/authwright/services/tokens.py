@@ -1,13 +1,12 @@
 """The one place where access tokens are made (RFC 9068 section 2, RFC 8707 section 2.2)."""
 
 import os
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.errors import InvalidScope, InvalidTarget
 from authwright.domain.instant import MICROSECONDS, Instant
-from authwright.domain.plan import effective_role, format_scope, narrow, parse_scope, permitted_scopes
+from authwright.domain.plan import Plans, effective_role, format_scope, narrow
 from authwright.domain.session import Session
 from authwright.jose.encoding import b64url_encode
 from authwright.services.keys import Keyring
@@ -29,8 +28,11 @@ class Grant(NamedTuple):
 class Tokens:
     """Mints the tokens of one issuer; each access token is for exactly one audience."""
 
-    def __init__(self, keyring: Keyring, *, issuer: str, audiences: tuple[str, ...], lifetime: int) -> None:
+    def __init__(
+        self, keyring: Keyring, plans: Plans, *, issuer: str, audiences: tuple[str, ...], lifetime: int
+    ) -> None:
         self._keyring = keyring
+        self._plans = plans
         self._issuer = issuer
         self._known = (issuer, *(audience for audience in audiences if audience != issuer))
         self._lifetime = lifetime
@@ -51,7 +53,8 @@ class Tokens:
 
     def scopes_of(self, session: Session) -> frozenset[str]:
         """What *session* allows now: what it was granted, as far as role and plan still permit it."""
-        return _scopes(session.role, session.plan, session.granted_scope, session.client_id == FIRST_PARTY)
+        first_party = session.client_id == FIRST_PARTY
+        return self._plans.scopes_of(session.role, session.plan, session.granted_scope, first_party)
 
     def issue(
         self,
@@ -90,14 +93,6 @@ class Tokens:
             claims["preferred_username"] = session.username
         token = self._keyring.signer(audience, now).sign(claims)
         return Grant(token, expires_at - issued_at, refresh_token, claims["scope"], session)
-
-
-@lru_cache(maxsize=1024)
-def _scopes(role: str, plan: str, granted: str, first_party: bool) -> frozenset[str]:
-    permitted = permitted_scopes(role=role, plan=plan, first_party=first_party)
-    if not granted and first_party:
-        return permitted
-    return parse_scope(granted) & permitted
 
 
 def require_known_scope(scope: str | None, permitted: frozenset[str]) -> str:

@@ -3,18 +3,26 @@
 An awaited verb is durable when it returns: it survives `kill -9` of the process and of the machine. Verbs raise
 `StoreUnavailable` when the store cannot answer, and then may or may not have happened; none is ever half done unless
 its docstring says in which order it writes. Nothing here decides anything: policy is in `domain`.
+
+A verb that takes an `event` stores it with the act, in one step: never the one without the other. It stores none if the
+verb changed nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol
 
+from authwright.domain.api_key import ApiKey
 from authwright.domain.client import Client, ClientStatus
+from authwright.domain.event import Event, EventKind, Outcome
 from authwright.domain.instant import Instant
 from authwright.domain.keyring import KeyRecord
 from authwright.domain.revocation import Revocation
-from authwright.domain.secrets import ClientId, Digest, SessionId, Subject, UserId
+from authwright.domain.secrets import ApiKeyId, ClientId, Digest, SessionId, Subject, UserId
 from authwright.domain.session import EndReason, Session
-from authwright.domain.user import User
+from authwright.domain.throttle import Backoff, Bucket
+from authwright.domain.usage import Counted
+from authwright.domain.user import Status, User
 
 NameDigest = NewType("NameDigest", bytes)
 """Keyed digest of a normalised name or address: what the one unique index over both holds."""
@@ -32,14 +40,27 @@ class IncompatibleStore(Exception):
     """The store was made by another mode or by a newer version; it is not touched."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserFilter:
+    """Which users to list: all conditions that are given must hold. *search* is a part of a name or an address."""
+
+    role: str | None = None
+    plan: str | None = None
+    status: Status | None = None
+    search: str | None = None
+
+
 class Users(Protocol):
     """Accounts, and the unique index over their names and addresses."""
 
-    async def add(self, user: User, names: Sequence[NameDigest]) -> None:
+    async def add(self, user: User, names: Sequence[NameDigest], *, event: Event | None = None) -> None:
         """Insert *user* and all its *names*, or nothing.
 
         Atomic: of concurrent calls that share a name exactly one succeeds; the others raise NameTaken.
         """
+
+    async def list(self, which: UserFilter, *, after: UserId | None, most: int) -> Sequence[User]:
+        """Users, oldest first, that follow the user *after* in this order; at most *most*."""
 
     async def find(self, user_id: UserId) -> User | None:
         """The user with this id."""
@@ -47,7 +68,45 @@ class Users(Protocol):
     async def find_by_name(self, name: NameDigest) -> User | None:
         """The user who has this name or address now. A reserved name finds nobody."""
 
-    async def replace_password(self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant) -> int | None:
+    async def change(
+        self,
+        user: User,
+        *,
+        epoch: int,
+        gained: Sequence[NameDigest],
+        lost: Sequence[NameDigest],
+        event: Event | None = None,
+    ) -> bool:
+        """Store names, role, plan, status and epoch of *user* if its epoch is still *epoch*; whether it was.
+
+        Atomic, with the names it *gained* and those it *lost*, which stay reserved. Raises NameTaken.
+        """
+
+    async def delete(self, user_id: UserId, *, event: Event | None = None) -> int | None:
+        """Delete the user with its API keys and reset token; its names stay reserved. The epoch it had, or None."""
+
+    async def release(self, name: NameDigest) -> bool:
+        """Let go of a *name* that is reserved; False if it is not, or belongs to somebody."""
+
+    async def offer_reset(
+        self, user_id: UserId, token: Digest, *, expires_at: Instant, event: Event | None = None
+    ) -> bool:
+        """Let *token* set a new password until *expires_at*. It replaces an earlier one. False without such a user."""
+
+    async def find_by_reset(self, token: Digest, *, now: Instant) -> User | None:
+        """The active user whose password *token* can set."""
+
+    async def reset_password(
+        self, user_id: UserId, token: Digest, *, new: str, now: Instant, event: Event | None = None
+    ) -> int | None:
+        """Spend *token*: set the hash *new* and raise the epoch; the new epoch, or None if it is not good any more.
+
+        Atomic: of concurrent calls exactly one succeeds.
+        """
+
+    async def replace_password(
+        self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant, event: Event | None = None
+    ) -> int | None:
         """Replace the hash *old* by *new* and raise the epoch; the new epoch.
 
         None, and nothing changed, if *old* or *epoch* is not current any more, or the user is not active.
@@ -57,17 +116,33 @@ class Users(Protocol):
     async def upgrade_hash(self, user_id: UserId, *, old: str, new: str, now: Instant) -> bool:
         """Replace the hash *old* by *new* of the same password; the epoch stays. False if *old* is not current."""
 
-    async def raise_epoch(self, user_id: UserId, *, now: Instant) -> int | None:
+    async def raise_epoch(self, user_id: UserId, *, now: Instant, event: Event | None = None) -> int | None:
         """Raise the epoch by one; the new one, or None if there is no such user. Atomic: no two calls get the same."""
 
     async def password_formats(self) -> frozenset[str]:
         """Algorithm and cost of every hash present (`domain.passwords.hash_format`)."""
 
 
+class ApiKeys(Protocol):
+    """Keys that users make for their own programs."""
+
+    async def add(self, key: ApiKey, *, most: int, event: Event | None = None) -> bool:
+        """Insert *key* if its user is active and has fewer than *most*; whether it did. Atomic."""
+
+    async def find_by_digest(self, key: Digest) -> tuple[ApiKey, User] | None:
+        """The key with this digest and the user it belongs to."""
+
+    async def list(self, user_id: UserId | None, *, after: ApiKeyId | None, most: int) -> Sequence[ApiKey]:
+        """The keys of a user, or of all, in the order of their ids, that follow *after*; at most *most*."""
+
+    async def delete(self, key_id: ApiKeyId, *, user_id: UserId | None, event: Event | None = None) -> ApiKey | None:
+        """Delete the key, if it is *user_id*'s (None: anybody's); what was deleted."""
+
+
 class Clients(Protocol):
     """API clients."""
 
-    async def add(self, client: Client) -> None:
+    async def add(self, client: Client, *, event: Event | None = None) -> None:
         """Insert *client*."""
 
     async def find(self, client_id: ClientId) -> Client | None:
@@ -79,13 +154,17 @@ class Clients(Protocol):
     async def all(self) -> Sequence[Client]:
         """All clients, oldest first."""
 
-    async def replace_key(self, client_id: ClientId, *, digest: Digest, hint: str, now: Instant) -> int | None:
+    async def replace_key(
+        self, client_id: ClientId, *, digest: Digest, hint: str, now: Instant, event: Event | None = None
+    ) -> int | None:
         """Replace the client's key and raise its epoch; the new epoch, or None if there is no such client."""
 
-    async def set_status(self, client_id: ClientId, status: ClientStatus, *, now: Instant) -> int | None:
+    async def set_status(
+        self, client_id: ClientId, status: ClientStatus, *, now: Instant, event: Event | None = None
+    ) -> int | None:
         """Set the status and raise the epoch; the new epoch, or None if there is no such client."""
 
-    async def raise_epoch(self, client_id: ClientId, *, now: Instant) -> int | None:
+    async def raise_epoch(self, client_id: ClientId, *, now: Instant, event: Event | None = None) -> int | None:
         """As `Users.raise_epoch`."""
 
 
@@ -105,10 +184,15 @@ class Ended(NamedTuple):
 
 
 class Sessions(Protocol):
-    """Logins. A session that ended stays ended: no verb revives one."""
+    """Logins. A session that ended stays ended: no verb revives one.
+
+    Whatever opens a session records the event `login` of it in the same step.
+    """
 
     async def open(self, session: Session) -> Opened | None:
         """Insert *session* if its subject is active and still has the epoch *session* was made for; else None.
+
+        A session that a user opened with an API key has the key's id as its client id, and needs that key as well.
 
         Guaranteed: a change of the subject that was acknowledged before this call leaves no session behind, and one
         acknowledged later finds it.
@@ -142,7 +226,7 @@ class Sessions(Protocol):
         or of another *client* (None: any). The idle expiry never passes the absolute one. Never reads, then writes.
         """
 
-    async def end(self, session_id: SessionId, *, because: EndReason, now: Instant) -> bool:
+    async def end(self, session_id: SessionId, *, because: EndReason, now: Instant, event: Event | None = None) -> bool:
         """End the session; whether this call did it."""
 
     async def end_all(
@@ -153,17 +237,34 @@ class Sessions(Protocol):
         The session *keep* is not ended but lifted to *below_epoch*. One statement each.
         """
 
+    async def end_of_client(
+        self, subject: Subject, client: str, *, because: EndReason, now: Instant
+    ) -> Sequence[SessionId]:
+        """End the subject's live sessions of one *client* (or API key); their ids. One statement."""
+
+    async def carry_over(self, user: User, *, now: Instant) -> int:
+        """Give the user's live sessions of older epochs its name, role, plan and epoch; how many. One statement."""
+
     async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> Sequence[SessionId]:
         """End the subject's least recently used live sessions beyond *most*; their ids."""
 
     async def list_live(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
         """The subject's live sessions, most recently used first."""
 
+    async def list_all(self, *, now: Instant, after: SessionId | None, most: int) -> Sequence[Session]:
+        """Live sessions of everybody, in the order of their ids, that follow *after*; at most *most*."""
+
     async def ended_since(self, at: Instant) -> Sequence[Ended]:
         """The sessions that were ended at *at* or later."""
 
     async def outdated(self) -> Sequence[tuple[Subject, int]]:
-        """Subjects with live sessions of an epoch older than their own, and that epoch: what a crash left out."""
+        """What a crash left out: subjects with live sessions of an epoch older than their own, and that epoch.
+
+        For a subject that is gone the epoch after that of its sessions.
+        """
+
+    async def forget(self, *, before: Instant, most: int) -> int:
+        """Delete at most *most* sessions that ended or expired before *before*; how many."""
 
 
 class Ledger(Protocol):
@@ -180,6 +281,77 @@ class Ledger(Protocol):
 
     async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
         """The entries that matter after *now*, and the newest one in any case, in order."""
+
+    async def forget(self, *, now: Instant, most: int) -> int:
+        """Delete at most *most* entries that no longer matter at *now*, oldest first, never the newest; how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events to list: all conditions that are given must hold. *since* and *until* bound their time."""
+
+    kind: EventKind | None = None
+    outcome: Outcome | None = None
+    subject: str | None = None
+    actor: str | None = None
+    address: str | None = None
+    since: Instant | None = None
+    until: Instant | None = None
+
+
+class Events(Protocol):
+    """Security events: only ever added. Their numbers grow, and are never used twice."""
+
+    async def append(self, event: Event) -> None:
+        """Store an event that belongs to no other change."""
+
+    async def list(self, which: EventFilter, *, before: int | None, most: int) -> Sequence[Event]:
+        """Events with a number below *before*, newest first; at most *most*."""
+
+    async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, EventKind, Outcome, int]]:
+        """UTC day (since 1970), kind, outcome and how many."""
+
+
+class Throttles(Protocol):
+    """Counters of failures, shared by all processes."""
+
+    async def admit(self, buckets: Sequence[tuple[Bucket, Backoff]], *, now: Instant) -> Instant | None:
+        """Count an attempt in every bucket, or in none if one of them is closed: then the instant it opens.
+
+        Atomic: of concurrent calls none is lost and none gets in between. A bucket whose last attempt is older than
+        its backoff's memory begins again at one. The attempt that fills a bucket closes it for those that follow.
+        """
+
+    async def succeed(
+        self, *, cleared: Sequence[Bucket], returned: Sequence[Bucket], familiar: Sequence[Bucket], until: Instant
+    ) -> None:
+        """An attempt was no failure: forget the *cleared* buckets, take it back from the *returned* ones, and mark
+        those *familiar* until *until*. One transaction."""
+
+    async def is_familiar(self, bucket: Bucket, *, now: Instant) -> bool:
+        """Whether the bucket was marked familiar and still is."""
+
+    async def forget(self, *, before: Instant, now: Instant, most: int) -> int:
+        """Delete at most *most* of each: counters without an attempt since *before*, and expired marks; how many."""
+
+
+class Usage(Protocol):
+    """What was called, summed by UTC day."""
+
+    async def add(self, counted: Counted) -> None:
+        """Add to what is there. Atomic: concurrent calls lose nothing. All of it, or nothing."""
+
+    async def calls(self, *, since_day: int) -> Sequence[tuple[int, str, str, str, int, int]]:
+        """Day, route, subject, plan, status and calls."""
+
+    async def latencies(self, *, since_day: int) -> Sequence[tuple[str, int, int]]:
+        """Route, bucket of the histogram and calls."""
+
+    async def predictions(self, *, since_day: int) -> Sequence[tuple[int, str, int]]:
+        """Day, predicted class and how many."""
+
+    async def forget(self, *, before_day: int, most: int) -> int:
+        """Delete at most *most* rows of days before *before_day*; how many."""
 
 
 class Keys(Protocol):
@@ -207,12 +379,18 @@ class Facts(Protocol):
     async def read(self, name: str) -> str | None:
         """The value of *name*."""
 
+    async def claim(self, name: str, holder: str, *, now: Instant, until: Instant) -> bool:
+        """Take *name* for *holder* until *until*, unless another one holds it at *now*; whether it did. Atomic."""
+
 
 class Store(Protocol):
     """One database."""
 
     @property
     def users(self) -> Users: ...
+
+    @property
+    def api_keys(self) -> ApiKeys: ...
 
     @property
     def clients(self) -> Clients: ...
@@ -222,6 +400,15 @@ class Store(Protocol):
 
     @property
     def ledger(self) -> Ledger: ...
+
+    @property
+    def events(self) -> Events: ...
+
+    @property
+    def throttles(self) -> Throttles: ...
+
+    @property
+    def usage(self) -> Usage: ...
 
     @property
     def keys(self) -> Keys: ...

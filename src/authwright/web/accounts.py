@@ -17,36 +17,34 @@ from authwright.domain.errors import (
     InvalidRequest,
     InvalidScope,
     InvalidTarget,
-    NotFound,
     PayloadTooLarge,
     PlanNotSelfService,
     RegistrationClosed,
+    TooManyAttempts,
     Unauthenticated,
+    UnknownPlan,
     UnprocessableContent,
     UnsupportedGrantType,
     UnsupportedMediaType,
     WeakPassword,
 )
 from authwright.domain.instant import Instant, isoformat
-from authwright.domain.plan import ACCOUNT
 from authwright.domain.secrets import SessionId, Subject
-from authwright.domain.session import Session
 from authwright.domain.user import User
 from authwright.guard.principal import Principal
 from authwright.services.login import Login
 from authwright.services.logout import Logout
-from authwright.services.password import ChangePassword
 from authwright.services.refresh import Refresh
 from authwright.services.register import Register
 from authwright.services.tokens import Grant
 from authwright.services.verify import ExpiredToken
 from authwright.services.whoami import WhoAmI
-from authwright.web.caller import Callers
+from authwright.web.caller import Callers, origin_of
 from authwright.web.endpoint import FORM, Answer, Body, Call, Endpoints, Reply, as_model, json_reply
 from authwright.web.errors import JSON
-from authwright.web.oauth.token import TOKEN_EXAMPLE, TokenAnswer, TokenForm, grant_reply, origin_of, password_form
+from authwright.web.oauth.token import TOKEN_EXAMPLE, TokenAnswer, TokenForm, grant_reply, password_form
 
-_BODY_REFUSALS = (InvalidRequest, UnprocessableContent, PayloadTooLarge, UnsupportedMediaType)
+BODY_REFUSALS = (InvalidRequest, UnprocessableContent, PayloadTooLarge, UnsupportedMediaType)
 
 
 class Registration(Body):
@@ -55,7 +53,7 @@ class Registration(Body):
     username: str | None = Field(default=None, min_length=1, max_length=256, examples=["bholay"])
     email: str | None = Field(default=None, min_length=1, max_length=320, examples=["user@example.com"])
     password: str = Field(min_length=1, examples=["test123"], json_schema_extra={"format": "password"})
-    plan: Literal["free", "premium", "admin"] | None = Field(default=None, examples=["premium"])
+    plan: str | None = Field(default=None, min_length=1, max_length=32, examples=["premium"])
 
 
 class PasswordLogin(Body):
@@ -68,7 +66,7 @@ class PasswordLogin(Body):
 
 
 class KeyLogin(Body):
-    """A client's key."""
+    """A client's key, or one of a user's API keys."""
 
     client_key: str = Field(min_length=1, examples=["awk_..."], json_schema_extra={"format": "password"})
     scope: str | None = None
@@ -93,13 +91,6 @@ class LogoutQuery(Body):
     everywhere: bool = Field(default=False, description="End all sessions, not only this one.")
 
 
-class PasswordChange(Body):
-    """The password as it is, and as it shall be."""
-
-    current_password: str = Field(min_length=1, json_schema_extra={"format": "password"})
-    new_password: str = Field(min_length=1, json_schema_extra={"format": "password"})
-
-
 class Account(Answer):
     """A user or an API client. *role* is `admin` for whoever has the role or the plan `admin`."""
 
@@ -113,28 +104,11 @@ class Account(Answer):
     created_at: str = Field(description="RFC 3339, UTC.")
 
 
-class SessionShown(Answer):
-    """One login. *current* marks the one this request belongs to."""
-
-    id: str
-    client_id: str
-    created_at: str
-    last_used_at: str
-    expires_at: str
-    user_agent: str
-    address: str
-    current: bool
-
-
-class SessionList(Answer):
-    sessions: list[SessionShown]
-
-
 class Done(Answer):
     status: str
 
 
-_ACCOUNT_EXAMPLE = {
+ACCOUNT_EXAMPLE = {
     "id": "usr_0Zr4Yq1mQ2u4b1kQq7c3xA",
     "kind": "user",
     "username": "bholay",
@@ -154,7 +128,6 @@ class AccountServices:
     login: Login
     refresh: Refresh
     logout: Logout
-    change_password: ChangePassword
     whoami: WhoAmI
 
 
@@ -173,20 +146,8 @@ def shown_account(account: User | Client) -> dict[str, Any]:
     }
 
 
-def _shown_session(session: Session, current: str | None) -> dict[str, Any]:
-    return {
-        "id": session.id,
-        "client_id": session.client_id,
-        "created_at": isoformat(session.created_at),
-        "last_used_at": isoformat(session.used_at),
-        "expires_at": isoformat(session.idle_expires_at),
-        "user_agent": session.user_agent,
-        "address": session.address,
-        "current": session.id == current,
-    }
-
-
-def _session_of(principal: Principal) -> SessionId:
+def session_of(principal: Principal) -> SessionId:
+    """The session that the caller's token belongs to. Raises Unauthenticated: a key as it is belongs to none."""
     if principal.session_id is None:
         raise Unauthenticated(detail="token without a session")
     return SessionId(principal.session_id)
@@ -211,13 +172,14 @@ class Accounts:
             email=wanted.email,
             password=wanted.password,
             plan=wanted.plan,
-            address=call.address,
+            origin=origin_of(call),
             now=self._clock(),
         )
         return json_reply(shown_account(user), 201)
 
     async def login(self, call: Call) -> Reply:
-        """Log in: a password form, JSON with user name and password, or JSON with a client key."""
+        """Log in: a password form, JSON with user name and password, or JSON with a key: a client's, or one of a
+        user's API keys."""
         if call.content_type() == FORM:
             form = await call.form()
             username, password = password_form(form)
@@ -232,7 +194,7 @@ class Accounts:
         if "client_key" in content:
             key = as_model(KeyLogin, content)
             return grant_reply(
-                await self._services.login.with_client_key(
+                await self._services.login.with_key(
                     key=key.client_key,
                     origin=origin_of(call),
                     now=self._clock(),
@@ -258,7 +220,12 @@ class Accounts:
         wanted = await call.json(RefreshRequest)
         return grant_reply(
             await self._services.refresh.refresh(
-                wanted.refresh_token, client=None, now=self._clock(), scope=wanted.scope, resource=wanted.resource
+                wanted.refresh_token,
+                client=None,
+                origin=origin_of(call),
+                now=self._clock(),
+                scope=wanted.scope,
+                resource=wanted.resource,
             )
         )
 
@@ -277,50 +244,25 @@ class Accounts:
             usable = isinstance(refusal, ExpiredToken) or not refusal.presented
             if wanted.refresh_token is None or not usable:
                 raise
-            await self._services.logout.by_refresh_token(wanted.refresh_token, everywhere=everywhere, now=now)
-            return _LOGGED_OUT
+            await self._services.logout.by_refresh_token(
+                wanted.refresh_token, everywhere=everywhere, origin=origin_of(call), now=now
+            )
+            return LOGGED_OUT
+        subject, origin = Subject(principal.subject), origin_of(call, principal)
         if everywhere:
-            await self._services.logout.everywhere(Subject(principal.subject), now=now)
+            await self._services.logout.everywhere(subject, origin=origin, now=now)
         else:
-            await self._services.logout.session(_session_of(principal), now=now)
-        return _LOGGED_OUT
+            await self._services.logout.session(session_of(principal), subject=subject, origin=origin, now=now)
+        return LOGGED_OUT
 
     async def me(self, call: Call) -> Reply:
         """The caller: a user or an API client."""
         principal = await self._callers(call)
         return json_reply(shown_account(await self._services.whoami.find(principal)))
 
-    async def sessions(self, call: Call) -> Reply:
-        """The caller's live sessions, most recently used first."""
-        principal = await self._callers.themselves(call)
-        found = await self._services.logout.live_sessions(Subject(principal.subject), now=self._clock())
-        return json_reply({"sessions": [_shown_session(session, principal.session_id) for session in found]})
 
-    async def end_session(self, call: Call) -> Reply:
-        """End one of the caller's sessions."""
-        principal = await self._callers.themselves(call)
-        session_id = SessionId(call.path_parameters["session_id"])
-        await self._services.logout.own_session(Subject(principal.subject), session_id, now=self._clock())
-        return _LOGGED_OUT
-
-    async def change_password(self, call: Call) -> Reply:
-        """Change the caller's password. All its other sessions end; this one goes on with the answer's access token
-        and the refresh token it has."""
-        principal = await self._callers(call, scope=ACCOUNT)
-        wanted = await call.json(PasswordChange)
-        grant = await self._services.change_password.change(
-            Subject(principal.subject),
-            _session_of(principal),
-            epoch=principal.auth_epoch,
-            current=wanted.current_password,
-            new=wanted.new_password,
-            address=call.address,
-            now=self._clock(),
-        )
-        return grant_reply(grant)
-
-
-_LOGGED_OUT = json_reply({"status": "logged_out"})
+LOGGED_OUT = json_reply({"status": "logged_out"})
+DELETED = json_reply({"status": "deleted"})
 
 
 def _everywhere(call: Call) -> bool:
@@ -342,7 +284,7 @@ def add_accounts(endpoints: Endpoints, routes: Accounts) -> None:
         tag="accounts",
         answer=TokenAnswer,
         json=(RefreshRequest,),
-        refusals=(*_BODY_REFUSALS, InvalidGrant, InvalidScope, InvalidTarget),
+        refusals=(*BODY_REFUSALS, InvalidGrant, InvalidScope, InvalidTarget),
         example=TOKEN_EXAMPLE,
     )
     add(
@@ -355,7 +297,15 @@ def add_accounts(endpoints: Endpoints, routes: Accounts) -> None:
         answer=TokenAnswer,
         json=(PasswordLogin, KeyLogin),
         form=TokenForm,
-        refusals=(*_BODY_REFUSALS, InvalidCredentials, InvalidScope, InvalidTarget, UnsupportedGrantType, Busy),
+        refusals=(
+            *BODY_REFUSALS,
+            InvalidCredentials,
+            InvalidScope,
+            InvalidTarget,
+            UnsupportedGrantType,
+            TooManyAttempts,
+            Busy,
+        ),
         example=TOKEN_EXAMPLE,
     )
     for path, name in (("/me", "me"), ("/users/me", "users_me")):
@@ -369,7 +319,7 @@ def add_accounts(endpoints: Endpoints, routes: Accounts) -> None:
             answer=Account,
             refusals=(Unauthenticated,),
             secured=True,
-            example=_ACCOUNT_EXAMPLE,
+            example=ACCOUNT_EXAMPLE,
         )
     add(
         "POST",
@@ -382,7 +332,7 @@ def add_accounts(endpoints: Endpoints, routes: Accounts) -> None:
         json=(LogoutRequest,),
         query=LogoutQuery,
         body_optional=True,
-        refusals=(*_BODY_REFUSALS, InvalidGrant, Unauthenticated, InsufficientScope),
+        refusals=(*BODY_REFUSALS, InvalidGrant, Unauthenticated, InsufficientScope),
         secured=True,
         example={"status": "logged_out"},
     )
@@ -397,49 +347,15 @@ def add_accounts(endpoints: Endpoints, routes: Accounts) -> None:
         status=201,
         json=(Registration,),
         refusals=(
-            *_BODY_REFUSALS,
+            *BODY_REFUSALS,
             RegistrationClosed,
             PlanNotSelfService,
             AlreadyRegistered,
             WeakPassword,
             InvalidName,
+            UnknownPlan,
+            TooManyAttempts,
             Busy,
         ),
-        example=_ACCOUNT_EXAMPLE,
-    )
-    add(
-        "GET",
-        "/me/sessions",
-        routes.sessions,
-        name="my_sessions",
-        summary="My sessions",
-        tag="accounts",
-        answer=SessionList,
-        refusals=(Unauthenticated, InsufficientScope),
-        secured=True,
-    )
-    add(
-        "DELETE",
-        "/me/sessions/{session_id}",
-        routes.end_session,
-        name="end_my_session",
-        summary="End one of my sessions",
-        tag="accounts",
-        answer=Done,
-        refusals=(Unauthenticated, InsufficientScope, NotFound),
-        secured=True,
-        example={"status": "logged_out"},
-    )
-    add(
-        "POST",
-        "/me/password",
-        routes.change_password,
-        name="change_my_password",
-        summary="Change my password",
-        tag="accounts",
-        answer=TokenAnswer,
-        json=(PasswordChange,),
-        refusals=(*_BODY_REFUSALS, Unauthenticated, InvalidCredentials, InsufficientScope, WeakPassword, Busy),
-        secured=True,
-        example={name: value for name, value in TOKEN_EXAMPLE.items() if name != "refresh_token"},
+        example=ACCOUNT_EXAMPLE,
     )

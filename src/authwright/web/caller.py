@@ -3,26 +3,39 @@
 from collections.abc import Callable
 
 from authwright.domain.errors import InsufficientScope, Unauthenticated
+from authwright.domain.event import Origin
 from authwright.domain.instant import Instant
-from authwright.domain.plan import ACCOUNT
+from authwright.domain.plan import ACCOUNT, ADMIN
+from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX
 from authwright.guard.principal import Principal
+from authwright.services.api_keys import ApiKeys
 from authwright.services.verify import Verify
 from authwright.web.endpoint import Call
+
+_KEYS = (API_KEY_PREFIX, CLIENT_KEY_PREFIX)
 
 
 class Callers:
     """Authenticates calls by the `Authorization` header; a token in a query or a cookie is never looked at."""
 
-    def __init__(self, verify: Verify, clock: Callable[[], Instant]) -> None:
+    def __init__(self, verify: Verify, api_keys: ApiKeys, clock: Callable[[], Instant]) -> None:
         self._verify = verify
+        self._api_keys = api_keys
         self._clock = clock
 
     async def __call__(self, call: Call, *, scope: str | None = None) -> Principal:
-        """Who is calling. Raises Unauthenticated, InvalidRequest (two credentials), InsufficientScope."""
+        """Who is calling: with an access token, a user's API key or a client's key.
+
+        Raises Unauthenticated, TooManyAttempts, InvalidRequest (two credentials), InsufficientScope.
+        """
         token = bearer_token(call)
         if token is None:
             raise Unauthenticated(presented=False)
-        principal = await self._verify.token(token, now=self._clock())
+        if token.startswith(_KEYS):
+            principal = await self._api_keys.principal(token, address=call.address, now=self._clock())
+        else:
+            principal = await self._verify.token(token, now=self._clock())
+        call.scope["authwright.caller"] = principal
         if scope is not None and scope not in principal.scopes:
             raise InsufficientScope(scope)
         return principal
@@ -34,6 +47,14 @@ class Callers:
             raise InsufficientScope(ACCOUNT)
         return principal
 
+    async def user(self, call: Call) -> Principal:
+        """A user whose token has the scope `account`, to manage its own account."""
+        return await self(call, scope=ACCOUNT)
+
+    async def admin(self, call: Call) -> Principal:
+        """An administrator, logged in as such: no key has the scope `admin`."""
+        return await self(call, scope=ADMIN)
+
 
 def bearer_token(call: Call) -> str | None:
     """The bearer token of *call*, or None if it has none. The scheme is matched without case (RFC 9110)."""
@@ -44,3 +65,8 @@ def bearer_token(call: Call) -> str | None:
     if scheme.lower() != "bearer":
         raise Unauthenticated("This needs a bearer token.", detail="another scheme", presented=False)
     return token.strip(" ")
+
+
+def origin_of(call: Call, principal: Principal | None = None) -> Origin:
+    """Where *call* came from, as records remember it, and who made it."""
+    return Origin(call.address, call.user_agent, call.request_id, "" if principal is None else principal.subject)

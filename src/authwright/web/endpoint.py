@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from authwright.domain.errors import (
@@ -280,6 +281,7 @@ class Endpoints:
         secured: bool = False,
         oauth: bool = False,
         example: object = None,
+        media: str = JSON,
     ) -> None:
         """Serve *method* *path* with *handle*; the rest is what the document says of it. *name*: operation id."""
         extra: dict[str, Any] = {}
@@ -298,6 +300,8 @@ class Endpoints:
         described = dict(errors.documented(tuple(every), oauth=oauth))
         if example is not None:
             described[status] = {"content": {JSON: {"example": example}}}
+        if media != JSON:
+            described[status] = {"content": {media: {"schema": {"type": "string"}}}}
 
         def documented() -> None:  # only its route is used
             raise AssertionError("replaced by the raw endpoint")
@@ -312,7 +316,8 @@ class Endpoints:
             description=handle.__doc__ or summary,
             tags=[tag],
             status_code=status,
-            response_model=answer,
+            response_model=answer if media == JSON else None,
+            response_class=JSONResponse if media == JSON else PlainTextResponse,
             responses=described,
             openapi_extra=extra or None,
         )

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, insert, select, update
 
 from authwright.domain.client import Client, ClientStatus
+from authwright.domain.event import Event
 from authwright.domain.instant import Instant
 from authwright.domain.plan import format_scope, parse_scope
 from authwright.domain.secrets import ClientId, Digest
 from authwright.storage.sql.engine import Database, Row, compiled
+from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.tables import clients
+from authwright.storage.sql.users import epoch_of
 
 _ADD = compiled(insert(clients))
 _FIND = compiled(select(clients).where(clients.c.id == bindparam("client")))
@@ -28,10 +31,10 @@ class SqlClients:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, client: Client) -> None:
+    async def add(self, client: Client, *, event: Event | None = None) -> None:
         row = {column.name: getattr(client, column.name) for column in clients.c}
         row["scope"], row["audiences"] = format_scope(client.scope), " ".join(client.audiences)
-        await self._database.write(_ADD, row)
+        await self._database.write_together((_ADD, row), *steps_of(event))
 
     async def find(self, client_id: ClientId) -> Client | None:
         rows = self._database.find(_FIND, {"client": client_id})
@@ -44,22 +47,23 @@ class SqlClients:
     async def all(self) -> Sequence[Client]:
         return [_client(row) for row in await self._database.read(_LIST, {})]
 
-    async def replace_key(self, client_id: ClientId, *, digest: Digest, hint: str, now: Instant) -> int | None:
+    async def replace_key(
+        self, client_id: ClientId, *, digest: Digest, hint: str, now: Instant, event: Event | None = None
+    ) -> int | None:
         parameters = {"client": client_id, "digest": digest, "hint": hint, "now": now}
-        return _epoch(await self._database.write(_REPLACE_KEY, parameters))
+        return epoch_of(await self._database.write_together((_REPLACE_KEY, parameters), *steps_of(event), guards=1))
 
-    async def set_status(self, client_id: ClientId, status: ClientStatus, *, now: Instant) -> int | None:
+    async def set_status(
+        self, client_id: ClientId, status: ClientStatus, *, now: Instant, event: Event | None = None
+    ) -> int | None:
         parameters = {"client": client_id, "new_status": status, "now": now}
-        return _epoch(await self._database.write(_SET_STATUS, parameters))
+        return epoch_of(await self._database.write_together((_SET_STATUS, parameters), *steps_of(event), guards=1))
 
-    async def raise_epoch(self, client_id: ClientId, *, now: Instant) -> int | None:
-        return _epoch(await self._database.write(_RAISE_EPOCH, {"client": client_id, "now": now}))
+    async def raise_epoch(self, client_id: ClientId, *, now: Instant, event: Event | None = None) -> int | None:
+        step = (_RAISE_EPOCH, {"client": client_id, "now": now})
+        return epoch_of(await self._database.write_together(step, *steps_of(event), guards=1))
 
 
 def _client(row: Row) -> Client:
     ident, name, digest, hint, scope, audiences, *rest = row
     return Client(ident, name, digest, hint, parse_scope(scope), tuple(audiences.split()), *rest)
-
-
-def _epoch(rows: list[Row]) -> int | None:
-    return int(rows[0][0]) if rows else None

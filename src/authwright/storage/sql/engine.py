@@ -48,10 +48,15 @@ class Statement(NamedTuple):
     text: str
     names: Sequence[str] = ()
     constants: Parameters = MappingProxyType({})
+    appends: bool = False
+    """It adds a row that nothing can be at odds with, so that it never fails where what came before it did not."""
 
     def with_values(self, parameters: Parameters) -> tuple[str, Values]:
         values = {**self.constants, **parameters} if self.constants else parameters
         return self.text, tuple([values[name] for name in self.names])
+
+
+Step = tuple[Statement, Parameters]
 
 
 def compiled(statement: CompilerElement) -> Statement:
@@ -63,15 +68,28 @@ def compiled(statement: CompilerElement) -> Statement:
     return Statement(str(result), tuple(names), constants)
 
 
+def appending(statement: CompilerElement) -> Statement:
+    """*statement*, which adds a row to a table without unique columns but a number that the database chooses."""
+    return compiled(statement)._replace(appends=True)
+
+
 class Conflict(Exception):
     """A unique index said no."""
 
 
 class _Job:
-    __slots__ = ("future", "outcome", "steps")
+    __slots__ = ("future", "guards", "outcome", "steps", "together")
 
-    def __init__(self, steps: Sequence[tuple[str, Values]], future: asyncio.Future[list[list[Row]]]) -> None:
+    def __init__(
+        self,
+        steps: Sequence[tuple[str, Values]],
+        guards: int,
+        together: bool,
+        future: asyncio.Future[list[list[Row]]],
+    ) -> None:
         self.steps = steps
+        self.guards = guards
+        self.together = together
         self.future = future
         self.outcome: list[list[Row]] | Exception = []
 
@@ -91,9 +109,14 @@ class _Writer:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def submit(self, steps: Sequence[tuple[str, Values]]) -> asyncio.Future[list[list[Row]]]:
-        """Run *steps* in one transaction; the rows of each, once they are durable."""
-        job = _Job(steps, self._loop.create_future())
+    def submit(
+        self, steps: Sequence[tuple[str, Values]], *, guards: int = 0, together: bool = False
+    ) -> asyncio.Future[list[list[Row]]]:
+        """Run *steps* in one transaction; the rows of each, once they are durable.
+
+        *together*: a later one may fail, and then those before it must be taken back.
+        """
+        job = _Job(steps, guards, together, self._loop.create_future())
         self._waiting.append(job)
         if self._idle.is_set():
             self._idle.clear()
@@ -256,9 +279,14 @@ class Database:
         """Run one statement; its rows, once they are durable. Raises Conflict, StoreUnavailable."""
         return (await self._opened().writer.submit([statement.with_values(parameters)]))[0]
 
-    async def write_together(self, *steps: tuple[Statement, Parameters]) -> list[list[Row]]:
-        """Run *steps* in one transaction: all of them, or none. Raises Conflict, StoreUnavailable."""
-        return await self._opened().writer.submit([statement.with_values(values) for statement, values in steps])
+    async def write_together(self, *steps: Step, guards: int = 0) -> list[list[Row]]:
+        """Run *steps* in one transaction: all of them, or none. Raises Conflict, StoreUnavailable.
+
+        The first *guards* of them must each return a row: if one does not, nothing is changed and nothing returned.
+        """
+        taken = [statement.with_values(values) for statement, values in steps]
+        together = not all(statement.appends for statement, _ in steps[1:])
+        return await self._opened().writer.submit(taken, guards=guards, together=together)
 
     def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query by a unique key over what is committed, at once. Raises StoreUnavailable."""
@@ -304,11 +332,16 @@ def _fetch(connection: sqlite3.Connection, text: str, values: Values) -> list[Ro
 
 
 def _run_job(connection: sqlite3.Connection, job: _Job) -> list[list[Row]] | Exception:
-    together = len(job.steps) > 1
+    together = job.together
     try:
         if together:
             connection.execute("SAVEPOINT job")
-        rows = [connection.execute(*step).fetchall() for step in job.steps]
+        rows: list[list[Row]] = []
+        for step in job.steps:
+            rows.append(connection.execute(*step).fetchall())
+            if len(rows) <= job.guards and not rows[-1]:
+                _take_back(connection, together)
+                return []
         if together:
             connection.execute("RELEASE job")
         return rows

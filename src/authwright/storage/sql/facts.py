@@ -1,13 +1,26 @@
 """Facts about the store on SQLAlchemy Core."""
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
+from authwright.domain.instant import Instant
 from authwright.storage.sql.engine import Database, compiled
-from authwright.storage.sql.tables import facts
+from authwright.storage.sql.tables import facts, leases
 
 _ESTABLISH = compiled(insert(facts).values(name=bindparam("name"), value=bindparam("value")).on_conflict_do_nothing())
 _READ = compiled(select(facts.c.value).where(facts.c.name == bindparam("name")))
+
+
+_CLAIM = compiled(
+    insert(leases)
+    .values(name=bindparam("name"), holder=bindparam("holder"), until=bindparam("until"))
+    .on_conflict_do_update(
+        index_elements=["name"],
+        set_={"holder": bindparam("holder"), "until": bindparam("until")},
+        where=or_(leases.c.until <= bindparam("now"), leases.c.holder == bindparam("holder")),
+    )
+    .returning(leases.c.name)
+)
 
 
 class SqlFacts:
@@ -25,3 +38,7 @@ class SqlFacts:
     async def read(self, name: str) -> str | None:
         rows = self._database.find(_READ, {"name": name})
         return rows[0][0] if rows else None
+
+    async def claim(self, name: str, holder: str, *, now: Instant, until: Instant) -> bool:
+        parameters = {"name": name, "holder": holder, "now": now, "until": until}
+        return bool(await self._database.write(_CLAIM, parameters))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, func, insert, literal_column, or_, select
+from sqlalchemy import bindparam, delete, func, insert, literal_column, or_, select
 
 from authwright.domain.instant import Instant
 from authwright.domain.revocation import Revocation
@@ -33,6 +33,20 @@ _SNAPSHOT = compiled(
 )
 
 
+_FORGET = compiled(
+    delete(revocations)
+    .where(
+        revocations.c.number.in_(
+            select(revocations.c.number)
+            .where(revocations.c.until <= bindparam("now"), revocations.c.number < _newest)
+            .order_by(revocations.c.until)
+            .limit(bindparam("most"))
+        )
+    )
+    .returning(revocations.c.number)
+)
+
+
 class SqlLedger:
     """`storage.port.Ledger`."""
 
@@ -54,6 +68,9 @@ class SqlLedger:
 
     async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
         return [_revocation(row) for row in await self._database.read(_SNAPSHOT, {"now": now})]
+
+    async def forget(self, *, now: Instant, most: int) -> int:
+        return len(await self._database.write(_FORGET, {"now": now, "most": most}))
 
 
 def _revocation(row: Row) -> Revocation:

@@ -3,14 +3,31 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, bindparam, case, func, insert, literal_column, or_, select, union_all, update
+from sqlalchemy import (
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
+from authwright.domain.event import Event
 from authwright.domain.instant import Instant
-from authwright.domain.secrets import ClientId, Digest, SessionId, Subject
+from authwright.domain.secrets import USER_PREFIX, ClientId, Digest, SessionId, Subject
 from authwright.domain.session import EndReason, Session
+from authwright.domain.user import User
 from authwright.storage.port import Ended, Opened
 from authwright.storage.sql.engine import Database, Row, Statement, compiled
-from authwright.storage.sql.tables import clients, sessions, users
+from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.tables import api_keys, clients, sessions, users
 
 _COLUMNS = [column for column in sessions.c if column.name != "others"]
 # The columns stand in the order of the fields of a session.
@@ -45,7 +62,7 @@ def _others_of(subject: Any) -> Any:
     )
 
 
-def _open_for(table: Any) -> Statement:
+def _open_for(table: Any, *conditions: Any) -> Statement:
     # The subject's row is the guard: no row with this epoch that is active, no session.
     return _insert_for(
         select(*_given().values(), _others_of(table.c.id))
@@ -54,12 +71,21 @@ def _open_for(table: Any) -> Statement:
             table.c.id == bindparam("subject"),
             table.c.auth_epoch == bindparam("auth_epoch"),
             table.c.status == "active",
+            *conditions,
         )
     )
 
 
 _OPEN_FOR_USER = _open_for(users)
 _OPEN_FOR_CLIENT = _open_for(clients)
+_OPEN_WITH_API_KEY = _open_for(
+    users,
+    exists().where(
+        api_keys.c.id == bindparam("client_id"),
+        api_keys.c.user_id == users.c.id,
+        api_keys.c.expires_at > bindparam("created_at"),
+    ),
+)
 
 _from_client: dict[str, Any] = {
     "subject": clients.c.id,
@@ -123,6 +149,27 @@ _END_ALL = compiled(
     .values(**_ended)
     .returning(sessions.c.id)
 )
+_END_OF_CLIENT = compiled(
+    update(sessions)
+    .where(
+        sessions.c.subject == bindparam("subject"),
+        sessions.c.client_id == bindparam("client"),
+        sessions.c.revoked_at.is_(None),
+    )
+    .values(**_ended)
+    .returning(sessions.c.id)
+)
+_CARRY_OVER = compiled(
+    update(sessions)
+    .where(_older, *_live)
+    .values(
+        username=bindparam("new_name"),
+        role=bindparam("new_role"),
+        plan=bindparam("new_plan"),
+        auth_epoch=bindparam("below"),
+    )
+    .returning(sessions.c.id)
+)
 _END_EXCESS = compiled(
     update(sessions)
     .where(
@@ -137,6 +184,28 @@ _END_EXCESS = compiled(
     .returning(sessions.c.id)
 )
 _LIST_LIVE = compiled(select(*_COLUMNS).where(*_live).order_by(sessions.c.used_at.desc(), sessions.c.id))
+_LIST_ALL = compiled(
+    select(*_COLUMNS)
+    .where(
+        sessions.c.id > bindparam("after"),
+        sessions.c.revoked_at.is_(None),
+        sessions.c.idle_expires_at > bindparam("now"),
+    )
+    .order_by(sessions.c.id)
+    .limit(bindparam("most"))
+)
+
+
+_ended_before = sessions.c.revoked_at < bindparam("before")
+_expired_before = and_(sessions.c.revoked_at.is_(None), sessions.c.idle_expires_at < bindparam("before"))
+_ENDED_BEFORE = compiled(select(sessions.c.id).where(_ended_before).limit(bindparam("most")))
+# No index serves this one, so that none has to be kept at every refresh; it is read on a thread.
+_EXPIRED_BEFORE = compiled(select(sessions.c.id).where(_expired_before).limit(bindparam("most")))
+_FORGET = compiled(
+    delete(sessions)
+    .where(sessions.c.id == bindparam("session"), or_(_ended_before, _expired_before))
+    .returning(sessions.c.id)
+)
 
 
 _ENDED_SINCE = compiled(
@@ -153,7 +222,17 @@ def _outdated(table: Any) -> Select[Any]:
     )
 
 
-_OUTDATED = compiled(union_all(_outdated(users), _outdated(clients)))
+# Their subject was deleted, and a crash came before they were ended.
+_orphaned = (
+    select(sessions.c.subject, func.max(sessions.c.auth_epoch) + 1)
+    .where(
+        sessions.c.revoked_at.is_(None),
+        ~exists().where(users.c.id == sessions.c.subject),
+        ~exists().where(clients.c.id == sessions.c.subject),
+    )
+    .group_by(sessions.c.subject)
+)
+_OUTDATED = compiled(union_all(_outdated(users), _outdated(clients), _orphaned))
 
 
 class SqlSessions:
@@ -163,7 +242,9 @@ class SqlSessions:
         self._database = database
 
     async def open(self, session: Session) -> Opened | None:
-        statement = _OPEN_FOR_USER if session.first_party else _OPEN_FOR_CLIENT
+        statement = _OPEN_FOR_CLIENT
+        if session.subject.startswith(USER_PREFIX):
+            statement = _OPEN_FOR_USER if session.first_party else _OPEN_WITH_API_KEY
         rows = await self._database.write(statement, _parameters(session))
         return Opened(session, rows[0][0]) if rows else None
 
@@ -206,8 +287,9 @@ class SqlSessions:
         rows = await self._database.write(_ROTATE, parameters)
         return _session(rows[0]) if rows else None
 
-    async def end(self, session_id: SessionId, *, because: EndReason, now: Instant) -> bool:
-        return bool(await self._database.write(_END, {"session": session_id, "because": because, "now": now}))
+    async def end(self, session_id: SessionId, *, because: EndReason, now: Instant, event: Event | None = None) -> bool:
+        step = (_END, {"session": session_id, "because": because, "now": now})
+        return bool(await self._database.write_together(step, *steps_of(event), guards=1))
 
     async def end_all(
         self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
@@ -216,6 +298,23 @@ class SqlSessions:
         _, ended = await self._database.write_together((_KEEP, parameters), (_END_ALL, parameters))
         return len(ended)
 
+    async def end_of_client(
+        self, subject: Subject, client: str, *, because: EndReason, now: Instant
+    ) -> Sequence[SessionId]:
+        parameters = {"subject": subject, "client": client, "because": because, "now": now}
+        return [row[0] for row in await self._database.write(_END_OF_CLIENT, parameters)]
+
+    async def carry_over(self, user: User, *, now: Instant) -> int:
+        parameters = {
+            "subject": user.id,
+            "new_name": user.username,
+            "new_role": user.role,
+            "new_plan": user.plan,
+            "below": user.auth_epoch,
+            "now": now,
+        }
+        return len(await self._database.write(_CARRY_OVER, parameters))
+
     async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> Sequence[SessionId]:
         parameters = {"subject": subject, "most": most, "because": "evicted", "now": now}
         return [row[0] for row in await self._database.write(_END_EXCESS, parameters)]
@@ -223,11 +322,22 @@ class SqlSessions:
     async def list_live(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
         return [_session(row) for row in await self._database.read(_LIST_LIVE, {"subject": subject, "now": now})]
 
+    async def list_all(self, *, now: Instant, after: SessionId | None, most: int) -> Sequence[Session]:
+        parameters = {"now": now, "after": after or "", "most": most}
+        return [_session(row) for row in await self._database.read(_LIST_ALL, parameters)]
+
     async def ended_since(self, at: Instant) -> Sequence[Ended]:
         return [Ended(*row) for row in await self._database.read(_ENDED_SINCE, {"at": at})]
 
     async def outdated(self) -> Sequence[tuple[Subject, int]]:
         return [(row[0], row[1]) for row in await self._database.read(_OUTDATED, {})]
+
+    async def forget(self, *, before: Instant, most: int) -> int:
+        parameters = {"before": before, "most": most}
+        old = await self._database.read(_ENDED_BEFORE, parameters)
+        old += await self._database.read(_EXPIRED_BEFORE, parameters)
+        steps = [(_FORGET, {"session": row[0], "before": before}) for row in old[:most]]
+        return sum(len(rows) for rows in await self._database.write_together(*steps)) if steps else 0
 
 
 def _parameters(session: Session) -> dict[str, Any]:

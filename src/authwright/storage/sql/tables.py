@@ -13,7 +13,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -22,6 +22,15 @@ facts = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+# What one process at a time does, and until when it has it.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
 )
 
 users = Table(
@@ -40,6 +49,9 @@ users = Table(
     # Algorithm and cost of the hash, so that the slowest one present is found without reading the hashes.
     Column("password_format", Text, nullable=False, index=True),
 )
+
+# The order in which users are listed.
+Index("users_created", users.c.created_at, users.c.id)
 
 # Names and addresses share one unique index. A row without a user is a name that stays reserved.
 names = Table(
@@ -89,6 +101,7 @@ sessions = Table(
     Column("user_agent", Text, nullable=False),
     Column("address", Text, nullable=False),
     Column("methods", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
     # How many live sessions the subject had when this one was opened: answered by the statement that opens it.
     Column("others", Integer, nullable=False),
 )
@@ -106,6 +119,107 @@ Index(
     sessions.c.revoked_at,
     sqlite_where=sessions.c.revoked_at.is_not(None),
     postgresql_where=sessions.c.revoked_at.is_not(None),
+)
+
+# Keys that users make for their own programs.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("key_digest", LargeBinary, nullable=False, unique=True),
+    Column("key_hint", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("audiences", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# At most one link to a new password for each user: a newer one replaces it.
+reset_tokens = Table(
+    "reset_tokens",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# Failures by bucket: an account, a network, or an account as seen from a network that knows it.
+throttles = Table(
+    "throttles",
+    metadata,
+    Column("bucket", LargeBinary, primary_key=True),
+    Column("failures", BigInteger, nullable=False),
+    Column("counted_at", BigInteger, nullable=False, index=True),
+    Column("closed_until", BigInteger, nullable=False),
+)
+
+# Networks from which an account was logged into, by keyed digest of both.
+familiar = Table(
+    "familiar",
+    metadata,
+    Column("bucket", LargeBinary, primary_key=True),
+    Column("until", BigInteger, nullable=False, index=True),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("user_agent", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("events_subject", events.c.subject, events.c.number)
+Index("events_kind", events.c.kind, events.c.outcome, events.c.at)
+
+# Every session that is opened is on record, by the statement that opens it.
+SESSION_OPENED = """
+CREATE TRIGGER IF NOT EXISTS session_opened AFTER INSERT ON sessions BEGIN
+    INSERT INTO events (
+        at, kind, outcome, actor, subject, client_id, session_id, address, user_agent, request_id, detail
+    ) VALUES (
+        NEW.created_at, 'login', 'success', NEW.subject, NEW.subject, NEW.client_id, NEW.id, NEW.address,
+        NEW.user_agent, NEW.request_id, NEW.methods
+    );
+END
+"""
+
+# What was called and how long it took: sums by UTC day, added to once a second.
+usage = Table(
+    "usage",
+    metadata,
+    Column("day", Integer, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("plan", Text, primary_key=True),
+    Column("status", Integer, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+)
+latencies = Table(
+    "latencies",
+    metadata,
+    Column("day", Integer, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("bucket", Integer, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+)
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("day", Integer, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
 )
 
 revocations = Table(

@@ -1,24 +1,117 @@
 """Users on SQLAlchemy Core."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, null, or_, select, tuple_, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
+from authwright.domain.event import Event
 from authwright.domain.instant import Instant
 from authwright.domain.passwords import hash_format
-from authwright.domain.secrets import UserId
+from authwright.domain.secrets import Digest, UserId
 from authwright.domain.user import User
-from authwright.storage.port import NameDigest, NameTaken
-from authwright.storage.sql.engine import Conflict, Database, Row, compiled
-from authwright.storage.sql.tables import names, users
+from authwright.storage.port import NameDigest, NameTaken, UserFilter
+from authwright.storage.sql.engine import Conflict, Database, Row, Step, compiled
+from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.tables import api_keys, names, reset_tokens, users
 
-_COLUMNS = [column for column in users.c if column.name != "password_format"]
+USER_COLUMNS = [column for column in users.c if column.name != "password_format"]
+"""The columns in the order of the fields of a user."""
 
 _ADD = compiled(insert(users))
 _ADD_NAME = compiled(insert(names))
-_FIND = compiled(select(*_COLUMNS).where(users.c.id == bindparam("user_id")))
+_FIND = compiled(select(*USER_COLUMNS).where(users.c.id == bindparam("user_id")))
 _FIND_BY_NAME = compiled(
-    select(*_COLUMNS).join(names, names.c.user_id == users.c.id).where(names.c.digest == bindparam("digest"))
+    select(*USER_COLUMNS).join(names, names.c.user_id == users.c.id).where(names.c.digest == bindparam("digest"))
+)
+_search: Any = bindparam("search")
+_CREATED_AT = compiled(select(users.c.created_at).where(users.c.id == bindparam("user_id")))
+_LIST = compiled(
+    select(*USER_COLUMNS)
+    .where(
+        tuple_(users.c.created_at, users.c.id) > tuple_(bindparam("created_at"), bindparam("after")),
+        or_(bindparam("role").is_(None), users.c.role == bindparam("role")),
+        or_(bindparam("plan").is_(None), users.c.plan == bindparam("plan")),
+        or_(bindparam("status").is_(None), users.c.status == bindparam("status")),
+        or_(
+            _search.is_(None),
+            func.instr(func.lower(func.coalesce(users.c.username, "")), func.lower(_search)) > 0,
+            func.instr(func.lower(func.coalesce(users.c.email, "")), func.lower(_search)) > 0,
+        ),
+    )
+    .order_by(users.c.created_at, users.c.id)
+    .limit(bindparam("most"))
+)
+_CHANGE = compiled(
+    update(users)
+    .where(users.c.id == bindparam("user_id"), users.c.auth_epoch == bindparam("epoch"))
+    .values(
+        username=bindparam("new_name"),
+        email=bindparam("new_email"),
+        role=bindparam("new_role"),
+        plan=bindparam("new_plan"),
+        status=bindparam("new_status"),
+        auth_epoch=bindparam("new_epoch"),
+        updated_at=bindparam("now"),
+    )
+    .returning(users.c.id)
+)
+_RESERVE_NAME = compiled(update(names).where(names.c.digest == bindparam("name")).values(user_id=null()))
+_RESERVE_NAMES = compiled(update(names).where(names.c.user_id == bindparam("owner")).values(user_id=null()))
+_RELEASE = compiled(
+    delete(names).where(names.c.digest == bindparam("name"), names.c.user_id.is_(None)).returning(names.c.digest)
+)
+# The guard of a deletion; what refers to the user goes before the user itself.
+_HOLD = compiled(
+    update(users).where(users.c.id == bindparam("user_id")).values(status="disabled").returning(users.c.auth_epoch)
+)
+_DELETE_API_KEYS = compiled(delete(api_keys).where(api_keys.c.user_id == bindparam("owner")))
+_DELETE_RESET = compiled(delete(reset_tokens).where(reset_tokens.c.user_id == bindparam("owner")))
+_DELETE = compiled(delete(users).where(users.c.id == bindparam("user_id")))
+_OFFER_RESET = compiled(
+    upsert(reset_tokens)
+    .from_select(
+        ["user_id", "digest", "expires_at"],
+        select(
+            users.c.id,
+            bindparam("token", type_=reset_tokens.c.digest.type),
+            bindparam("expires_at", type_=reset_tokens.c.expires_at.type),
+        ).where(users.c.id == bindparam("user_id")),
+    )
+    .on_conflict_do_update(
+        index_elements=["user_id"], set_={"digest": bindparam("token"), "expires_at": bindparam("expires_at")}
+    )
+    .returning(reset_tokens.c.user_id)
+)
+_FIND_BY_RESET = compiled(
+    select(*USER_COLUMNS)
+    .join(reset_tokens, reset_tokens.c.user_id == users.c.id)
+    .where(
+        reset_tokens.c.digest == bindparam("token"),
+        reset_tokens.c.expires_at > bindparam("now"),
+        users.c.status == "active",
+    )
+)
+_SPEND_RESET = compiled(
+    delete(reset_tokens)
+    .where(
+        reset_tokens.c.digest == bindparam("token"),
+        reset_tokens.c.user_id == bindparam("user_id"),
+        reset_tokens.c.expires_at > bindparam("now"),
+    )
+    .returning(reset_tokens.c.user_id)
+)
+_SET_PASSWORD = compiled(
+    update(users)
+    .where(users.c.id == bindparam("user_id"), users.c.status == "active")
+    .values(
+        password_hash=bindparam("new"),
+        password_format=bindparam("format"),
+        auth_epoch=users.c.auth_epoch + 1,
+        updated_at=bindparam("now"),
+    )
+    .returning(users.c.auth_epoch)
 )
 _with_old_hash = (users.c.id == bindparam("user_id"), users.c.password_hash == bindparam("old"))
 _REPLACE_PASSWORD = compiled(
@@ -57,40 +150,118 @@ class SqlUsers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, user: User, names: Sequence[NameDigest]) -> None:
-        row = {column.name: getattr(user, column.name) for column in _COLUMNS}
+    async def add(self, user: User, names: Sequence[NameDigest], *, event: Event | None = None) -> None:
+        row = {column.name: getattr(user, column.name) for column in USER_COLUMNS}
         row["password_format"] = hash_format(user.password_hash)
         steps = [(_ADD_NAME, {"digest": name, "user_id": user.id}) for name in names]
         try:
-            await self._database.write_together((_ADD, row), *steps)
+            await self._database.write_together((_ADD, row), *steps, *steps_of(event))
         except Conflict:
             raise NameTaken from None
 
     async def find(self, user_id: UserId) -> User | None:
-        return _user(self._database.find(_FIND, {"user_id": user_id}))
+        return _first(self._database.find(_FIND, {"user_id": user_id}))
 
     async def find_by_name(self, name: NameDigest) -> User | None:
-        return _user(self._database.find(_FIND_BY_NAME, {"digest": name}))
+        return _first(self._database.find(_FIND_BY_NAME, {"digest": name}))
 
-    async def replace_password(self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant) -> int | None:
+    async def list(self, which: UserFilter, *, after: UserId | None, most: int) -> Sequence[User]:
+        reached = self._database.find(_CREATED_AT, {"user_id": after}) if after else []
+        parameters = {
+            "role": which.role,
+            "plan": which.plan,
+            "status": which.status,
+            "search": which.search,
+            "created_at": reached[0][0] if reached else -1,
+            "after": after or "",
+            "most": most,
+        }
+        return [user_of(row) for row in await self._database.read(_LIST, parameters)]
+
+    async def change(
+        self,
+        user: User,
+        *,
+        epoch: int,
+        gained: Sequence[NameDigest],
+        lost: Sequence[NameDigest],
+        event: Event | None = None,
+    ) -> bool:
+        parameters = {
+            "user_id": user.id,
+            "epoch": epoch,
+            "new_name": user.username,
+            "new_email": user.email,
+            "new_role": user.role,
+            "new_plan": user.plan,
+            "new_status": user.status,
+            "new_epoch": user.auth_epoch,
+            "now": user.updated_at,
+        }
+        steps: list[Step] = [(_CHANGE, parameters)]
+        steps += [(_RESERVE_NAME, {"name": name}) for name in lost]
+        steps += [(_ADD_NAME, {"digest": name, "user_id": user.id}) for name in gained]
+        try:
+            return bool(await self._database.write_together(*steps, *steps_of(event), guards=1))
+        except Conflict:
+            raise NameTaken from None
+
+    async def delete(self, user_id: UserId, *, event: Event | None = None) -> int | None:
+        whose = {"owner": user_id, "user_id": user_id}
+        statements = (_HOLD, _RESERVE_NAMES, _DELETE_API_KEYS, _DELETE_RESET, _DELETE)
+        steps = [(statement, whose) for statement in statements]
+        return epoch_of(await self._database.write_together(*steps, *steps_of(event), guards=1))
+
+    async def release(self, name: NameDigest) -> bool:
+        return bool(await self._database.write(_RELEASE, {"name": name}))
+
+    async def offer_reset(
+        self, user_id: UserId, token: Digest, *, expires_at: Instant, event: Event | None = None
+    ) -> bool:
+        step = (_OFFER_RESET, {"user_id": user_id, "token": token, "expires_at": expires_at})
+        return bool(await self._database.write_together(step, *steps_of(event), guards=1))
+
+    async def find_by_reset(self, token: Digest, *, now: Instant) -> User | None:
+        return _first(self._database.find(_FIND_BY_RESET, {"token": token, "now": now}))
+
+    async def reset_password(
+        self, user_id: UserId, token: Digest, *, new: str, now: Instant, event: Event | None = None
+    ) -> int | None:
+        parameters = {"user_id": user_id, "token": token, "new": new, "format": hash_format(new), "now": now}
+        steps = [(_SPEND_RESET, parameters), (_SET_PASSWORD, parameters)]
+        answers = await self._database.write_together(*steps, *steps_of(event), guards=2)
+        return epoch_of(answers[1:])
+
+    async def replace_password(
+        self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant, event: Event | None = None
+    ) -> int | None:
         hashes = {"old": old, "new": new, "format": hash_format(new)}
         parameters = {"user_id": user_id, "epoch": epoch, "now": now, **hashes}
-        return _epoch(await self._database.write(_REPLACE_PASSWORD, parameters))
+        return epoch_of(
+            await self._database.write_together((_REPLACE_PASSWORD, parameters), *steps_of(event), guards=1)
+        )
 
     async def upgrade_hash(self, user_id: UserId, *, old: str, new: str, now: Instant) -> bool:
         parameters = {"user_id": user_id, "old": old, "new": new, "format": hash_format(new), "now": now}
         return bool(await self._database.write(_UPGRADE_HASH, parameters))
 
-    async def raise_epoch(self, user_id: UserId, *, now: Instant) -> int | None:
-        return _epoch(await self._database.write(_RAISE_EPOCH, {"user_id": user_id, "now": now}))
+    async def raise_epoch(self, user_id: UserId, *, now: Instant, event: Event | None = None) -> int | None:
+        step = (_RAISE_EPOCH, {"user_id": user_id, "now": now})
+        return epoch_of(await self._database.write_together(step, *steps_of(event), guards=1))
 
     async def password_formats(self) -> frozenset[str]:
         return frozenset(row[0] for row in await self._database.read(_FORMATS, {}))
 
 
-def _user(rows: list[Row]) -> User | None:
-    return User(*rows[0]) if rows else None
+def user_of(row: Row) -> User:
+    """The user whose USER_COLUMNS *row* holds."""
+    return User(*row)
 
 
-def _epoch(rows: list[Row]) -> int | None:
-    return int(rows[0][0]) if rows else None
+def epoch_of(answers: Sequence[Sequence[Row]]) -> int | None:
+    """The epoch that the first of several steps returned, if it did."""
+    return int(answers[0][0][0]) if answers else None
+
+
+def _first(rows: Sequence[Row]) -> User | None:
+    return user_of(rows[0]) if rows else None

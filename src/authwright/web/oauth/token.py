@@ -18,6 +18,7 @@ from authwright.domain.errors import (
     InvalidScope,
     InvalidTarget,
     PayloadTooLarge,
+    TooManyAttempts,
     UnauthorizedClient,
     UnsupportedGrantType,
     UnsupportedMediaType,
@@ -25,9 +26,10 @@ from authwright.domain.errors import (
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import ClientId
 from authwright.services.clients import Clients
-from authwright.services.login import Login, Origin
+from authwright.services.login import Login
 from authwright.services.refresh import Refresh
 from authwright.services.tokens import Grant
+from authwright.web.caller import origin_of
 from authwright.web.endpoint import Answer, Call, Endpoints, Reply, json_reply
 
 
@@ -83,11 +85,6 @@ def grant_reply(grant: Grant) -> Reply:
     return json_reply(content)
 
 
-def origin_of(call: Call) -> Origin:
-    """Where *call* came from, as sessions remember it."""
-    return Origin(address=call.address, user_agent=call.user_agent)
-
-
 def password_form(form: dict[str, str]) -> tuple[str, str]:
     """User name and password of a password form. Raises InvalidRequest."""
     if "username" not in form or "password" not in form:
@@ -109,7 +106,7 @@ def add_token(
     async def token(call: Call) -> Reply:
         """Log in with user name and password, or trade a refresh token for a new pair."""
         form = await call.form()
-        client = await _client(call, form, clients)
+        client = await _client(call, form, clients, clock())
         grant_type = form.get("grant_type") or ("password" if "username" in form and "password" in form else None)
         if grant_type == "password" and password_grant:
             if client != FIRST_PARTY:
@@ -134,6 +131,7 @@ def add_token(
                 await refresh.refresh(
                     form["refresh_token"],
                     client=client,
+                    origin=origin_of(call),
                     now=clock(),
                     scope=form.get("scope"),
                     resource=form.get("resource"),
@@ -162,6 +160,7 @@ def add_token(
             InvalidClient,
             PayloadTooLarge,
             UnsupportedMediaType,
+            TooManyAttempts,
             Busy,
         ),
         oauth=True,
@@ -169,7 +168,7 @@ def add_token(
     )
 
 
-async def _client(call: Call, form: dict[str, str], clients: Clients) -> ClientId:
+async def _client(call: Call, form: dict[str, str], clients: Clients, now: Instant) -> ClientId:
     """The client that calls: authenticated by its key, or the built-in public one (RFC 6749 section 2.3)."""
     basic = _basic(call)
     if basic is not None and "client_secret" in form:
@@ -181,10 +180,7 @@ async def _client(call: Call, form: dict[str, str], clients: Clients) -> ClientI
         return FIRST_PARTY
     if client_id == FIRST_PARTY and not secret:
         return FIRST_PARTY
-    client = await clients.authenticate(client_id or "", secret or "")
-    if client is None:
-        raise InvalidClient
-    return client.id
+    return (await clients.authenticate(client_id or "", secret or "", origin=origin_of(call), now=now)).id
 
 
 def _basic(call: Call) -> tuple[str, str] | None:

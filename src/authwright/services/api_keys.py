@@ -1,0 +1,197 @@
+"""Users' API keys: make one, see them, delete one; and who a key speaks for when it is presented as it is.
+
+A key acts for its user within its scope, and never beyond what the user's role and plan still permit. It survives a
+change of the password, and ends when it is deleted, when it expires, or with its user.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from authwright.domain.api_key import MAX_DAYS, MOST_API_KEYS, ApiKey
+from authwright.domain.errors import Forbidden, InvalidName, InvalidScope, NotFound, Unauthenticated
+from authwright.domain.event import Origin, event
+from authwright.domain.instant import MICROSECONDS, Instant, after
+from authwright.domain.plan import Plans, effective_role
+from authwright.domain.secrets import (
+    API_KEY_PREFIX,
+    CLIENT_KEY_PREFIX,
+    ApiKeyId,
+    Subject,
+    UserId,
+    digest,
+    key_digest,
+    key_hint,
+    new_api_key_id,
+    new_key,
+)
+from authwright.guard.principal import Principal
+from authwright.services.clients import MAX_NAME
+from authwright.services.login import KEYS
+from authwright.services.revoke import Revoke
+from authwright.services.throttle import Throttle
+from authwright.storage.port import Store
+
+MOST_LISTED: Final = 200
+_DAY: Final = 86_400
+
+log = structlog.get_logger("authwright.api_keys")
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """A key, which is never shown again."""
+
+    api_key: ApiKey
+    key: str = field(repr=False)
+
+
+class ApiKeys:
+    """Manages the keys of users; *audiences* are those a key may be given, the issuer first."""
+
+    def __init__(
+        self,
+        store: Store,
+        revoke: Revoke,
+        throttle: Throttle,
+        plans: Plans,
+        *,
+        issuer: str,
+        audiences: tuple[str, ...],
+    ) -> None:
+        self._store = store
+        self._revoke = revoke
+        self._throttle = throttle
+        self._plans = plans
+        self._issuer = issuer
+        self._audiences = audiences
+
+    async def create(
+        self, user_id: UserId, *, name: str, scope: frozenset[str] | None, days: int, origin: Origin, now: Instant
+    ) -> NewApiKey:
+        """Make a key with all the user's permissions, or fewer, for *days*.
+
+        Raises InvalidName, InvalidScope, Forbidden (MOST_API_KEYS), NotFound.
+        """
+        if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+            raise InvalidName(f"A key's name has 1 to {MAX_NAME} printable characters.")
+        user = await self._store.users.find(user_id)
+        if user is None:
+            raise NotFound("There is no such user.")
+        permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=False)
+        if scope is not None and not scope <= permitted:
+            raise InvalidScope
+        key = new_key(API_KEY_PREFIX)
+        made = ApiKey(
+            id=new_api_key_id(),
+            user_id=user_id,
+            name=name,
+            key_digest=digest(key.encode("ascii")),
+            key_hint=key_hint(key),
+            scope=permitted if scope is None else scope,
+            audiences=self._audiences,
+            created_at=now,
+            expires_at=after(now, min(days, MAX_DAYS) * _DAY),
+        )
+        done = event("api_key_created", origin, now=now, subject=user_id, client_id=made.id)
+        if not await self._store.api_keys.add(made, most=MOST_API_KEYS, event=done):
+            raise Forbidden(f"A user has at most {MOST_API_KEYS} keys; delete one first.")
+        log.info("api_key_created", subject=user_id, key=made.id)
+        return NewApiKey(made, key)
+
+    async def list(self, user_id: UserId | None, *, after: ApiKeyId | None, most: int) -> Sequence[ApiKey]:
+        """The keys of a user, or of all, that follow *after*; at most *most* and one more than MOST_LISTED."""
+        return await self._store.api_keys.list(user_id, after=after, most=min(most, MOST_LISTED + 1))
+
+    async def delete(self, key_id: ApiKeyId, *, user_id: UserId | None, origin: Origin, now: Instant) -> None:
+        """Delete a key: it, its sessions and their tokens are refused from the return on.
+
+        *user_id*: whose it must be (None: anybody's). Raises NotFound.
+        """
+        done = event("api_key_deleted", origin, now=now, subject=user_id or "", client_id=key_id)
+        deleted = await self._store.api_keys.delete(key_id, user_id=user_id, event=done)
+        if deleted is None:
+            raise NotFound("There is no such key.")
+        await self._revoke.end_client(Subject(deleted.user_id), key_id, because="key_deleted", now=now)
+        log.info("api_key_deleted", subject=deleted.user_id, key=key_id)
+
+    async def principal(self, key: str, *, address: str, now: Instant) -> Principal:
+        """Who *key*, a user's or a client's, speaks for, as things are now.
+
+        Raises Unauthenticated, TooManyAttempts.
+        """
+        self._throttle.require_open(KEYS, address, now=now)
+        found = await self._find(key, now)
+        if found is None:
+            await self._throttle.failed(KEYS, address, now=now)
+            raise Unauthenticated("The key is not valid.", detail="unknown, expired or disabled key")
+        return found
+
+    async def _find(self, key: str, now: Instant) -> Principal | None:
+        if (presented := key_digest(key, API_KEY_PREFIX)) is not None:
+            found = await self._store.api_keys.find_by_digest(presented)
+            if found is None or not found[1].is_active or found[0].expires_at <= now:
+                return None
+            api_key, user = found
+            if self._issuer not in api_key.audiences:
+                return None
+            permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=False)
+            return self._principal(
+                user.id,
+                api_key.id,
+                user.username,
+                api_key.scope & permitted,
+                role=user.role,
+                plan=user.plan,
+                epoch=user.auth_epoch,
+                expires_at=api_key.expires_at,
+                now=now,
+            )
+        if (presented := key_digest(key, CLIENT_KEY_PREFIX)) is not None:
+            client = await self._store.clients.find_by_key(presented)
+            if client is None or client.status != "active" or self._issuer not in client.audiences:
+                return None
+            permitted = self._plans.permitted(role="user", plan=client.plan, first_party=False)
+            return self._principal(
+                client.id,
+                client.id,
+                client.name,
+                client.scope & permitted,
+                role="user",
+                plan=client.plan,
+                epoch=client.auth_epoch,
+                expires_at=after(now, _DAY),
+                now=now,
+            )
+        return None
+
+    def _principal(
+        self,
+        subject: str,
+        client_id: str,
+        name: str | None,
+        scopes: frozenset[str],
+        *,
+        role: str,
+        plan: str,
+        epoch: int,
+        expires_at: Instant,
+        now: Instant,
+    ) -> Principal:
+        return Principal(
+            issuer=self._issuer,
+            subject=subject,
+            client_id=client_id,
+            session_id=None,
+            token_id=client_id,
+            username=name,
+            scopes=scopes,
+            roles=(effective_role(role=role, plan=plan),),
+            plan=plan,
+            auth_epoch=epoch,
+            issued_at=now // MICROSECONDS,
+            expires_at=expires_at // MICROSECONDS,
+            key_id="",
+        )

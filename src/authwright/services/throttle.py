@@ -1,0 +1,114 @@
+"""Slow guesses down, over all ways to try: login, token, password change, reset, keys, registration.
+
+An attempt at a password is counted before it is checked, in one atomic step, and taken back if the password was right.
+A network that an account was logged into from within FAMILIAR_DAYS has a bucket of its own for that account, so that
+no stranger can lock anybody out. Buckets are keyed by the name that was submitted, whether an account has it or not.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from authwright.domain.errors import TooManyAttempts
+from authwright.domain.instant import MICROSECONDS, Instant, after
+from authwright.domain.names import NameKey
+from authwright.domain.throttle import FAMILIAR_DAYS, Backoff, Bucket
+from authwright.services.hashing import network_of
+from authwright.services.keys import Keyring
+from authwright.storage.port import Store
+
+_DAY: Final = 86_400
+_HOUR: Final = 3_600
+# Doors of programs are remembered by each process, so that a good key costs no look at the counters.
+_MOST_CLOSED: Final = 10_000
+
+log = structlog.get_logger("authwright.throttle")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that was let in, and the buckets it was counted in."""
+
+    name: str
+    network: str
+    familiar: bool
+    own: Bucket
+    shared: tuple[Bucket, ...]
+
+
+class Throttle:
+    """Counts failures. *account*, *network*: how many are free; *registrations*: of one network in an hour."""
+
+    def __init__(self, store: Store, keyring: Keyring, *, account: int, network: int, registrations: int) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._account = Backoff(free=account, memory=_DAY)
+        self._network = Backoff(free=network, memory=_HOUR)
+        self._registrations = Backoff(free=registrations, memory=_HOUR) if registrations else None
+        self._closed: dict[Bucket, Instant] = {}
+
+    async def is_familiar(self, name: str, address: str, *, now: Instant) -> bool:
+        """Whether the account *name* was logged into from the network of *address* lately."""
+        return await self._store.throttles.is_familiar(self._familiar(name, network_of(address)), now=now)
+
+    async def begin(self, name: str, address: str, *, familiar: bool, now: Instant) -> Attempt:
+        """Let an attempt at the password of *name* in and count it. Raises TooManyAttempts; then it is not counted."""
+        network = network_of(address)
+        if familiar:
+            attempt = Attempt(name, network, True, self._bucket("familiar account", name, network), ())
+        else:
+            attempt = Attempt(name, network, False, self._bucket("account", name), (self._bucket("network", network),))
+        buckets = [(attempt.own, self._account), *((bucket, self._network) for bucket in attempt.shared)]
+        opens = await self._store.throttles.admit(buckets, now=now)
+        if opens is not None:
+            raise _too_many(opens, now)
+        return attempt
+
+    async def passed(self, attempt: Attempt, names: Iterable[NameKey], *, now: Instant) -> None:
+        """The password was right: the *attempt* was no failure, and its network is familiar to all *names* now."""
+        await self._store.throttles.succeed(
+            cleared=(attempt.own,),
+            returned=attempt.shared,
+            familiar=[self._familiar(name, attempt.network) for name in names],
+            until=after(now, FAMILIAR_DAYS * _DAY),
+        )
+
+    def require_open(self, what: str, address: str, *, now: Instant) -> None:
+        """Raises TooManyAttempts if failures of *what* (keys, a client's secret) from there closed the door."""
+        if self._closed:
+            opens = self._closed.get(self._bucket("secret", what, network_of(address)))
+            if opens is not None and opens > now:
+                raise _too_many(opens, now)
+
+    async def failed(self, what: str, address: str, *, now: Instant) -> None:
+        """A wrong secret was presented. Raises TooManyAttempts if the door was closed already."""
+        bucket = self._bucket("secret", what, network_of(address))
+        opens = await self._store.throttles.admit([(bucket, self._network)], now=now)
+        if opens is not None:
+            if len(self._closed) >= _MOST_CLOSED:
+                self._closed.clear()
+            self._closed[bucket] = opens
+            raise _too_many(opens, now)
+
+    async def register(self, address: str, *, now: Instant) -> None:
+        """Count a registration from *address*. Raises TooManyAttempts."""
+        if self._registrations is None:
+            return
+        bucket = self._bucket("registration", network_of(address))
+        opens = await self._store.throttles.admit([(bucket, self._registrations)], now=now)
+        if opens is not None:
+            raise _too_many(opens, now)
+
+    def _familiar(self, name: str, network: str) -> Bucket:
+        return self._bucket("familiar", name, network)
+
+    def _bucket(self, *parts: str) -> Bucket:
+        return Bucket(self._keyring.name_digest(NameKey("\0".join(("throttle", *parts)))))
+
+
+def _too_many(opens: Instant, now: Instant) -> TooManyAttempts:
+    seconds = max(1, -(-(opens - now) // MICROSECONDS))
+    log.info("throttled", seconds=seconds)
+    return TooManyAttempts(retry_after=seconds)

@@ -1,0 +1,121 @@
+"""Counters of failures on SQLAlchemy Core."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Select, bindparam, case, delete, func, literal_column, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from authwright.domain.instant import MICROSECONDS, Instant, after
+from authwright.domain.throttle import MOST_SECONDS, Backoff, Bucket
+from authwright.storage.sql.engine import Database, Step, compiled
+from authwright.storage.sql.tables import familiar, throttles
+
+_again = case((throttles.c.counted_at < bindparam("remembered"), 0), else_=throttles.c.failures) + 1
+_over = func.min(_again - bindparam("free"), 20)
+_seconds = case(
+    (_again < bindparam("free"), 0),
+    else_=func.min(MOST_SECONDS, literal_column("1").op("<<")(_over)),
+)
+# A bucket that is closed is left as it is, and answers nothing: the attempt was neither let in nor counted.
+_ADMIT = compiled(
+    insert(throttles)
+    .values(
+        bucket=bindparam("bucket"),
+        failures=1,
+        counted_at=bindparam("now"),
+        closed_until=bindparam("now") + bindparam("first") * MICROSECONDS,
+    )
+    .on_conflict_do_update(
+        index_elements=["bucket"],
+        set_={
+            "failures": _again,
+            "counted_at": bindparam("now"),
+            "closed_until": bindparam("now") + _seconds * MICROSECONDS,
+        },
+        where=throttles.c.closed_until <= bindparam("now"),
+    )
+    .returning(throttles.c.failures)
+)
+_FIND = compiled(select(throttles.c.closed_until).where(throttles.c.bucket == bindparam("bucket")))
+_CLEAR = compiled(delete(throttles).where(throttles.c.bucket == bindparam("bucket")))
+_RETURN = compiled(
+    update(throttles)
+    .where(throttles.c.bucket == bindparam("bucket"), throttles.c.failures > 0)
+    .values(failures=throttles.c.failures - 1)
+)
+_MARK = compiled(
+    insert(familiar)
+    .values(bucket=bindparam("bucket"), until=bindparam("until"))
+    .on_conflict_do_update(index_elements=["bucket"], set_={"until": bindparam("until")})
+)
+_IS_FAMILIAR = compiled(
+    select(familiar.c.until).where(familiar.c.bucket == bindparam("bucket"), familiar.c.until > bindparam("now"))
+)
+
+
+def _some(source: Select[tuple[Bucket]]) -> Select[tuple[Bucket]]:
+    return source.limit(bindparam("most"))
+
+
+_FORGET_COUNTERS = compiled(
+    delete(throttles)
+    .where(
+        throttles.c.bucket.in_(
+            _some(
+                select(throttles.c.bucket).where(
+                    throttles.c.counted_at < bindparam("before"), throttles.c.closed_until <= bindparam("now")
+                )
+            )
+        )
+    )
+    .returning(throttles.c.bucket)
+)
+_FORGET_FAMILIAR = compiled(
+    delete(familiar)
+    .where(familiar.c.bucket.in_(_some(select(familiar.c.bucket).where(familiar.c.until <= bindparam("now")))))
+    .returning(familiar.c.bucket)
+)
+
+
+class SqlThrottles:
+    """`storage.port.Throttles`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def admit(self, buckets: Sequence[tuple[Bucket, Backoff]], *, now: Instant) -> Instant | None:
+        steps: list[Step] = [
+            (
+                _ADMIT,
+                {
+                    "bucket": bucket,
+                    "now": now,
+                    "free": backoff.free,
+                    "first": backoff.closed_for(1),
+                    "remembered": after(now, -backoff.memory),
+                },
+            )
+            for bucket, backoff in buckets
+        ]
+        while not await self._database.write_together(*steps, guards=len(steps)):
+            closed = [row[0] for bucket, _ in buckets for row in self._database.find(_FIND, {"bucket": bucket})]
+            if max(closed, default=now) > now:
+                return Instant(max(closed))
+            # It was cleared in between: once more.
+        return None
+
+    async def succeed(
+        self, *, cleared: Sequence[Bucket], returned: Sequence[Bucket], familiar: Sequence[Bucket], until: Instant
+    ) -> None:
+        steps: list[Step] = [(_CLEAR, {"bucket": bucket}) for bucket in cleared]
+        steps += [(_RETURN, {"bucket": bucket}) for bucket in returned]
+        steps += [(_MARK, {"bucket": bucket, "until": until}) for bucket in familiar]
+        await self._database.write_together(*steps)
+
+    async def is_familiar(self, bucket: Bucket, *, now: Instant) -> bool:
+        return bool(self._database.find(_IS_FAMILIAR, {"bucket": bucket, "now": now}))
+
+    async def forget(self, *, before: Instant, now: Instant, most: int) -> int:
+        parameters = {"before": before, "now": now, "most": most}
+        rows = await self._database.write_together((_FORGET_COUNTERS, parameters), (_FORGET_FAMILIAR, parameters))
+        return sum(len(each) for each in rows)

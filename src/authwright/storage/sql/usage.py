@@ -1,0 +1,71 @@
+"""Usage by day on SQLAlchemy Core: rows that are added to."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Table, bindparam, delete, func, select, tuple_
+from sqlalchemy.dialects.sqlite import insert
+
+from authwright.domain.usage import Counted
+from authwright.storage.sql.engine import Database, Statement, Step, compiled
+from authwright.storage.sql.tables import latencies, predictions, usage
+
+
+def _add_to(table: Table) -> Statement:
+    *key, sum_ = table.c
+    statement = insert(table).values({column.name: bindparam(column.name) for column in table.c})
+    return compiled(
+        statement.on_conflict_do_update(index_elements=key, set_={sum_.name: sum_ + statement.excluded[sum_.name]})
+    )
+
+
+def _forget(table: Table) -> Statement:
+    key = list(table.primary_key)
+    old = select(*key).where(table.c.day < bindparam("before")).limit(bindparam("most"))
+    return compiled(delete(table).where(tuple_(*key).in_(old)).returning(table.c.day))
+
+
+_TABLES = (usage, latencies, predictions)
+_ADD = {table.name: _add_to(table) for table in _TABLES}
+_FORGET = [_forget(table) for table in _TABLES]
+_CALLS = compiled(select(usage).where(usage.c.day >= bindparam("since")))
+_LATENCIES = compiled(
+    select(latencies.c.route, latencies.c.bucket, func.sum(latencies.c.calls))
+    .where(latencies.c.day >= bindparam("since"))
+    .group_by(latencies.c.route, latencies.c.bucket)
+)
+_PREDICTIONS = compiled(select(predictions).where(predictions.c.day >= bindparam("since")))
+
+
+class SqlUsage:
+    """`storage.port.Usage`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, counted: Counted) -> None:
+        steps: list[Step] = []
+        counters: tuple[Counter[Any], ...] = (counted.calls, counted.latencies, counted.predictions)
+        for table, rows in zip(_TABLES, counters, strict=True):
+            names = [column.name for column in table.c]
+            statement = _ADD[table.name]
+            steps += [(statement, dict(zip(names, (*key, sum_), strict=True))) for key, sum_ in rows.items()]
+        if steps:
+            await self._database.write_together(*steps)
+
+    async def calls(self, *, since_day: int) -> Sequence[tuple[int, str, str, str, int, int]]:
+        rows = await self._database.read(_CALLS, {"since": since_day})
+        return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
+
+    async def latencies(self, *, since_day: int) -> Sequence[tuple[str, int, int]]:
+        rows = await self._database.read(_LATENCIES, {"since": since_day})
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def predictions(self, *, since_day: int) -> Sequence[tuple[int, str, int]]:
+        rows = await self._database.read(_PREDICTIONS, {"since": since_day})
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def forget(self, *, before_day: int, most: int) -> int:
+        parameters = {"before": before_day, "most": most}
+        return sum(len(rows) for rows in await self._database.write_together(*((each, parameters) for each in _FORGET)))
