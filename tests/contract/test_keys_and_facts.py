@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+from authwright.domain.instant import after
 from authwright.storage.port import Store
 from records import NOW, key_record
 
@@ -37,3 +38,14 @@ async def test_the_first_value_of_a_fact_stays(store: Store) -> None:
     values = await asyncio.gather(*(store.facts.establish("epoch", str(n)) for n in range(20)))
     assert len(set(values)) == 1
     assert await store.facts.read("epoch") == values[0] == await store.facts.establish("epoch", "x")
+
+
+async def test_one_holder_at_a_time_has_a_claim(store: Store) -> None:
+    until = after(NOW, 60)
+    answers = await asyncio.gather(*(store.facts.claim("cleanup", str(n), now=NOW, until=until) for n in range(20)))
+    assert answers.count(True) == 1
+    holder = str(answers.index(True))
+    assert await store.facts.claim("cleanup", holder, now=NOW, until=until)
+    assert await store.facts.claim("other", "x", now=NOW, until=until)
+    assert not await store.facts.claim("cleanup", "x", now=NOW, until=until)
+    assert await store.facts.claim("cleanup", "x", now=until, until=after(until, 60))

@@ -44,3 +44,16 @@ async def test_a_snapshot_holds_what_still_matters_and_the_newest_entry_in_any_c
     kept = await store.ledger.snapshot(now=after(NOW, 50))
     assert [each.number for each in kept] == [2, 3]
     assert [each.number for each in await store.ledger.snapshot(now=NOW)] == [1, 2, 3]
+
+
+async def test_what_no_longer_matters_is_forgotten_but_never_the_newest(store: Store) -> None:
+    for number in range(6):
+        await store.ledger.append(revocation(str(number), until=10))
+    await store.ledger.append(replace(revocation("k", kind="key"), until=FOREVER))
+    await store.ledger.append(revocation("newest", until=1))
+    assert await store.ledger.forget(now=after(NOW, 5), most=10) == 0
+    assert await store.ledger.forget(now=after(NOW, 20), most=4) == 4
+    assert await store.ledger.forget(now=after(NOW, 20), most=4) == 2
+    assert await store.ledger.forget(now=after(NOW, 20), most=4) == 0
+    assert [each.number for each in await store.ledger.snapshot(now=NOW)] == [7, 8]
+    assert await store.ledger.append(revocation("next")) == 9

@@ -1,6 +1,7 @@
 """storage.port.Sessions: what every store promises of logins."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -272,3 +273,57 @@ async def test_a_login_and_a_change_of_the_account_that_race_leave_no_session_be
         )
         assert await store.sessions.list_live(Subject(ada.id), now=Instant(NOW)) == []
         epoch = raised
+
+
+async def test_sessions_are_carried_over_to_what_their_user_is_now(store: Store) -> None:
+    ada = user()
+    await store.users.add(ada, [])
+    old, ended = session(ada.id), session(ada.id)
+    for each in (old, ended):
+        await store.sessions.open(each)
+    await store.sessions.end(ended.id, because="logout", now=NOW)
+    changed = replace(ada, username="Lovelace", role="admin", plan="premium", auth_epoch=4)
+    assert await store.sessions.carry_over(changed, now=NOW) == 1
+    found = await store.sessions.find(old.id)
+    assert found == old._replace(username="Lovelace", role="admin", plan="premium", auth_epoch=4)
+    assert await store.sessions.carry_over(changed, now=NOW) == 0
+
+
+async def test_sessions_of_somebody_who_is_gone_are_found_again(store: Store) -> None:
+    ada = user()
+    await store.users.add(ada, [])
+    await store.sessions.open(session(ada.id))
+    assert await store.sessions.outdated() == []
+    await store.users.delete(ada.id)
+    assert await store.sessions.outdated() == [(ada.id, 2)]
+
+
+async def test_live_sessions_of_all_are_listed_page_by_page(store: Store) -> None:
+    users = [user() for _ in range(5)]
+    opened = []
+    for each in users:
+        await store.users.add(each, [])
+        opened.append(session(each.id))
+        await store.sessions.open(opened[-1])
+    await store.sessions.end(opened[0].id, because="logout", now=NOW)
+    live = sorted(opened[1:], key=lambda each: each.id)
+    assert await store.sessions.list_all(now=NOW, after=None, most=3) == live[:3]
+    assert await store.sessions.list_all(now=NOW, after=live[2].id, most=3) == live[3:]
+    assert await store.sessions.list_all(now=after(NOW, 1000), after=None, most=3) == []
+
+
+async def test_old_sessions_are_forgotten_in_batches_and_live_ones_never(store: Store) -> None:
+    ada = user()
+    await store.users.add(ada, [])
+    live = session(ada.id, idle_expires_at=after(NOW, 4000))
+    opened = [session(ada.id) for _ in range(6)]
+    for each in (live, *opened):
+        await store.sessions.open(each)
+    for each in opened[:3]:
+        await store.sessions.end(each.id, because="logout", now=NOW)
+    # Three ended now, three expire after a thousand seconds, one goes on.
+    assert await store.sessions.forget(before=NOW, most=10) == 0
+    assert await store.sessions.forget(before=after(NOW, 1), most=2) == 2
+    assert await store.sessions.forget(before=after(NOW, 1001), most=10) == 4
+    assert await store.sessions.forget(before=after(NOW, 1001), most=10) == 0
+    assert await store.sessions.find(live.id) == live

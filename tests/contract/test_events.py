@@ -1,0 +1,87 @@
+"""storage.port.Events: a row for an act, in the step of the act, or none."""
+
+from dataclasses import replace
+
+import pytest
+
+from authwright.domain.event import COMMAND_LINE, event
+from authwright.domain.instant import after
+from authwright.domain.usage import day_of
+from authwright.storage.port import EventFilter, NameTaken, Store
+from records import HASH, NOW, client, name, secret, session, user
+
+ALL = EventFilter()
+
+
+async def kinds(store: Store) -> list[str]:
+    return [each.kind for each in reversed(await store.events.list(ALL, before=None, most=100))]
+
+
+async def test_an_event_comes_back_as_it_was_with_a_growing_number(store: Store) -> None:
+    one = event("login", COMMAND_LINE, now=NOW, outcome="failure", detail="x")
+    for _ in range(3):
+        await store.events.append(one)
+    found = await store.events.list(ALL, before=None, most=100)
+    assert [each._replace(number=0) for each in found] == [one] * 3
+    numbers = [each.number for each in found]
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert [each.number for each in await store.events.list(ALL, before=numbers[0], most=1)] == [numbers[1]]
+
+
+async def test_whatever_opens_a_session_is_on_record(store: Store) -> None:
+    ada, scoring = user(), client()
+    await store.users.add(ada, [])
+    await store.clients.add(scoring)
+    opened = await store.sessions.open(session(ada.id))
+    with_key = await store.sessions.open_with_key(scoring.key_digest, session("", methods="key"))
+    assert opened
+    assert with_key
+    second, first = await store.events.list(ALL, before=None, most=100)
+    assert (first.kind, first.subject, first.session_id) == ("login", ada.id, opened.session.id)
+    assert (first.request_id, first.detail, first.outcome) == (opened.session.request_id, "pwd", "success")
+    assert (second.subject, second.client_id, second.actor) == (scoring.id, scoring.id, scoring.id)
+    assert await store.sessions.open(session("usr_none")) is None
+    assert await store.sessions.open_with_key(secret(9), session("")) is None
+    assert len(await store.events.list(ALL, before=None, most=100)) == 2
+
+
+async def test_an_act_that_changes_nothing_leaves_no_event(store: Store) -> None:
+    ada = user()
+    done = event("user_changed", COMMAND_LINE, now=NOW, subject=ada.id)
+    await store.users.add(ada, [name("ada")], event=done)
+    with pytest.raises(NameTaken):
+        await store.users.add(user(), [name("ada")], event=done)
+    renamed = replace(ada, username="Eve", auth_epoch=2)
+    assert not await store.users.change(renamed, epoch=7, gained=[], lost=[], event=done)
+    assert await store.users.replace_password(ada.id, old="x", new=HASH, epoch=1, now=NOW, event=done) is None
+    assert not await store.sessions.end(session(ada.id).id, because="logout", now=NOW, event=done)
+    assert await store.clients.set_status(client().id, "disabled", now=NOW, event=done) is None
+    assert await store.users.delete(user().id, event=done) is None
+    assert await kinds(store) == ["user_changed"]
+    assert await store.users.change(renamed, epoch=1, gained=[], lost=[], event=done)
+    assert await kinds(store) == ["user_changed"] * 2
+
+
+async def test_a_name_that_is_taken_takes_the_whole_change_back(store: Store) -> None:
+    ada, eve = user(), user()
+    done = event("user_changed", COMMAND_LINE, now=NOW)
+    await store.users.add(ada, [name("ada")])
+    await store.users.add(eve, [name("eve")])
+    with pytest.raises(NameTaken):
+        await store.users.change(
+            replace(eve, username="Ada", auth_epoch=2), epoch=1, gained=[name("ada")], lost=[name("eve")], event=done
+        )
+    assert await store.users.find_by_name(name("eve")) == eve
+    assert await kinds(store) == []
+
+
+async def test_days_kinds_and_outcomes_are_counted(store: Store) -> None:
+    for days, outcome in ((0, "failure"), (0, "failure"), (1, "failure"), (1, "success"), (-9, "failure")):
+        at = after(NOW, days * 86_400)
+        await store.events.append(event("login", COMMAND_LINE, now=at, outcome=outcome))  # type: ignore[arg-type]
+    day = day_of(NOW)
+    assert sorted(await store.events.count_by_day(since=NOW)) == [
+        (day, "login", "failure", 2),
+        (day + 1, "login", "failure", 1),
+        (day + 1, "login", "success", 1),
+    ]
