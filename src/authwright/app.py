@@ -31,6 +31,7 @@ from authwright.domain.instant import Instant
 from authwright.domain.passwords import HashProfile, PasswordPolicy
 from authwright.domain.plan import Plans, read_plans
 from authwright.domain.revocation import Revocations
+from authwright.services.analytics import Analytics
 from authwright.services.api_keys import ApiKeys
 from authwright.services.clients import Clients
 from authwright.services.confirm import Confirm
@@ -39,6 +40,7 @@ from authwright.services.hashing import Hashing
 from authwright.services.keys import Keyring, KeyWrap
 from authwright.services.login import Lifetimes, Login
 from authwright.services.logout import Logout
+from authwright.services.metrics import Metrics
 from authwright.services.password import Passwords
 from authwright.services.predict import Predict
 from authwright.services.refresh import Refresh
@@ -46,6 +48,7 @@ from authwright.services.register import Register, RegistrationRules
 from authwright.services.revoke import Revoke
 from authwright.services.throttle import Throttle
 from authwright.services.tokens import Tokens
+from authwright.services.usage import Usage
 from authwright.services.users import Users
 from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
@@ -69,6 +72,8 @@ from authwright.web.users import UserRoutes, add_users
 DESCRIPTION = """Accounts, API clients, tokens that verify locally, and a logout that is honoured at once.
 
 **Authorize** logs in with user name and password, or takes a pasted access token."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = structlog.get_logger("authwright")
 
@@ -99,6 +104,7 @@ class Server:
         self.clock = clock
         self.is_open = False
         self.plans = _plans(settings)
+        self.metrics = Metrics()
         path = settings.database_path
         _make_private_folder(settings, path)
         self.store = SqlStore(path)
@@ -114,13 +120,16 @@ class Server:
             keep=matters,
             adopt=settings.is_dev,
         )
-        self.revoke = Revoke(self.store, self.counter, Revocations(), matters=matters)
+        self.revoke = Revoke(self.store, self.counter, Revocations(), self.metrics, matters=matters)
+        self.usage = Usage(self.store, self.metrics, clock)
+        self.analytics = Analytics(self.store, self.usage)
         self.verify = Verify(
             self.keyring, self.revoke, issuer=settings.issuer, leeway=leeway, max_lifetime=MAX_ACCESS_TOKEN_SECONDS
         )
         self.tokens = Tokens(
             self.keyring,
             self.plans,
+            self.metrics,
             issuer=settings.issuer,
             audiences=settings.audiences,
             lifetime=settings.access_token_seconds,
@@ -134,6 +143,7 @@ class Server:
         self.throttle = Throttle(
             self.store,
             self.keyring,
+            self.metrics,
             account=settings.failed_logins_account,
             network=settings.failed_logins_network,
             registrations=settings.registrations_per_hour,
@@ -150,9 +160,10 @@ class Server:
             self.throttle,
             self.revoke,
             self.plans,
+            self.metrics,
             lifetimes,
         )
-        self.refresh = Refresh(self.store, self.keyring, self.tokens, self.revoke, lifetimes)
+        self.refresh = Refresh(self.store, self.keyring, self.tokens, self.revoke, self.metrics, lifetimes)
         self.logout = Logout(self.store, self.keyring, self.revoke)
         confirm = Confirm(self.store, self.hashing, self.throttle)
         self.passwords = Passwords(
@@ -196,7 +207,9 @@ class Server:
 
     async def follow(self) -> None:
         """What goes on beside the requests, until cancelled."""
-        await self.revoke.follow(self.clock, self._look_around)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.revoke.follow(self.clock, self._look_around))
+            group.create_task(self.usage.flush_regularly())
 
     async def _look_around(self) -> None:
         await self.verify.reload_keys(self.clock())
@@ -205,6 +218,8 @@ class Server:
     async def close(self) -> None:
         """Finish and let go."""
         self.is_open = False
+        with contextlib.suppress(StoreUnavailable):
+            await self.usage.flush()
         self.predict.stop()
         self.hashing.stop()
         await self.store.close()
@@ -217,6 +232,21 @@ class Server:
                 await self.store.ping()
         except TimeoutError:
             raise StoreUnavailable("no answer within two seconds") from None
+
+    def observe(self, scope: Scope, route: str, status: int, nanoseconds: int) -> None:
+        """Count a request that was answered."""
+        caller = scope.get("authwright.caller")
+        method = scope["method"] if scope["method"] in _METHODS else "(other)"
+        self.metrics.request(method, route or "(none)", status, nanoseconds / 1e9)
+        if caller is None:
+            self.usage.called(route or "(none)", "", "", status, nanoseconds // 1000)
+        else:
+            self.usage.called(route, caller.subject, caller.plan or "", status, nanoseconds // 1000)
+
+    def _exposition(self) -> bytes:
+        self.metrics.hash_queue.set(self.hashing.taken)
+        self.metrics.ledger_head.set(self.revoke.revocations.head)
+        return self.metrics.exposition()
 
     def make_app(self) -> FastAPI:
         """The routes."""
@@ -263,7 +293,14 @@ class Server:
             password_grant=password_grant,
         )
         add_reset(endpoints, passwords=self.passwords, clock=self.clock)
-        add_samples(endpoints, callers=callers, predict=self.predict)
+        add_samples(
+            endpoints,
+            callers=callers,
+            predict=self.predict,
+            usage=self.usage,
+            analytics=self.analytics,
+            clock=self.clock,
+        )
         admin = AdminRoutes(
             clients=self.clients,
             users=self.users,
@@ -276,7 +313,14 @@ class Server:
         )
         add_admin(endpoints, admin)
         add_metadata(endpoints, keyring=self.keyring, clock=self.clock)
-        add_health(endpoints, ready=self.ready)
+        add_health(
+            endpoints,
+            ready=self.ready,
+            exposition=self._exposition,
+            callers=callers,
+            metrics_token=settings.metrics_token,
+            metrics_open=settings.is_dev,
+        )
         if settings.docs:
             add_docs(app, description=DESCRIPTION)
 
@@ -296,6 +340,7 @@ class Server:
             app.inner,
             settings=settings,
             is_open=lambda: self.is_open,
+            observe=self.observe,
             # What an embedding app puts around this one must be passed: then every request takes FastAPI's way.
             direct=lambda: {} if app.user_middleware else endpoints.direct,
         )

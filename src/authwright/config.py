@@ -149,6 +149,13 @@ class Settings:
         0, _number(0, 64), "Threads that hash passwords in each worker. 0: cores divided by workers."
     )
     hash_queue: int = _setting(64, _number(4, 1024), "Logins that may wait for a hash; more get 503.")
+    metrics_token: str = _setting(
+        "",
+        _text,
+        "Who presents it as a bearer token may read /metrics, as an administrator may.",
+        "METRICS_TOKEN",
+        secret=True,
+    )
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe log line that is written."
     )
@@ -341,6 +348,8 @@ def _serve_problems(settings: Settings) -> list[str]:
             problems.append(f"{name} {problem}; `authwright init` writes a good one to .env.")
     if settings.argon2_memory_kib < _OWASP_ARGON2.get(settings.argon2_passes, 7168):
         problems.append("AUTHWRIGHT_ARGON2_MEMORY_KIB and _PASSES are below what OWASP recommends (19456 and 2).")
+    if settings.metrics_token and re.fullmatch(r"[!-~]{16,}", settings.metrics_token) is None:
+        problems.append("METRICS_TOKEN must have 16 or more printable ASCII characters without spaces.")
     if any(re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", host) is None for host in settings.hosts):
         problems.append("AUTHWRIGHT_HOSTS must name hosts in ASCII, with a port where it is not the usual one; no '*'.")
     return problems

@@ -58,3 +58,22 @@ async def test_wish_refresh_tokens(service: Service) -> None:
     assert second.status_code == 200
     assert second.json()["refresh_token"] != first["refresh_token"]
     assert (await service.get("/predict", second.json()["access_token"])).status_code == 200
+
+
+async def test_analytics_by_plan_and_role_from_what_was_recorded(service: Service) -> None:
+    tokens = {}
+    for plan in ("free", "premium", "admin"):
+        tokens[plan] = (await service.registered_login(f"{plan}-user", plan=plan))["access_token"]
+    verdicts = {
+        plan: [(await service.get(f"/analytics/{report}", token)).status_code for report in ("basic", "full")]
+        for plan, token in tokens.items()
+    }
+    assert verdicts == {"free": [403, 403], "premium": [200, 403], "admin": [200, 200]}
+    before = (await service.get("/analytics/basic", tokens["premium"])).json()
+    for _ in range(3):
+        predicted = (await service.get("/predict", tokens["free"])).json()["class"]
+    after = (await service.get("/analytics/basic", tokens["premium"])).json()
+    assert after["calls"]["by_route"]["/predict"] == before["calls"]["by_route"].get("/predict", 0) + 3
+    (day,) = after["predictions"]["by_day"].values()
+    assert day[predicted] == 3
+    assert after["callers_by_plan"] == {"free": 1, "premium": 1, "admin": 1}

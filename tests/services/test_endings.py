@@ -8,6 +8,7 @@ import pytest
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.revocation import Revocations
 from authwright.domain.secrets import Subject
+from authwright.services.metrics import Metrics
 from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import StoreUnavailable
@@ -131,7 +132,7 @@ async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(
     mine, other = await service.login(), await service.login()
     failing_once(monkeypatch, service.server.store.sessions, "end_all")
     assert await change(service, mine) == 503
-    await Revoke(service.server.store, CounterPage(None), Revocations(), matters=4000).start(service.clock())
+    await Revoke(service.server.store, CounterPage(None), Revocations(), Metrics(), matters=4000).start(service.clock())
     await service.server.revoke.catch_up()
     for login in (mine, other):
         assert await alive(service, login) == (False, False)

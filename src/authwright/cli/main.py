@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -86,6 +87,8 @@ def serve(
     os.environ["AUTHWRIGHT_WORKERS"] = str(settings.workers)
     for name in ("PORT", "WEB_CONCURRENCY"):
         os.environ.pop(name, None)
+    if settings.workers > 1:
+        _share_metrics(settings)
     configure_logs(level=settings.log_level, readable=False)
     open_once(settings)
     log.info(
@@ -102,6 +105,14 @@ def serve(
         _run(settings, create_app(settings))
     else:
         _run(settings, "authwright.cli.main:worker")
+
+
+def _share_metrics(settings: Settings) -> None:
+    """A new folder in which the workers keep their counts, so that each can answer for all (services.metrics)."""
+    folder = settings.data_path / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.resolve())
 
 
 def worker() -> object:

@@ -1,7 +1,7 @@
 """What was called: sums by UTC day, and a histogram of latencies from which quantiles are read."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +24,14 @@ class Counted:
 
     def __bool__(self) -> bool:
         return bool(self.calls or self.predictions)
+
+    def parts(self, most: int) -> Iterator["Counted"]:
+        """What was counted in parts of at most *most* rows of each kind."""
+        calls, latencies = list(self.calls.items()), list(self.latencies.items())
+        for start in range(0, max(len(calls), len(latencies), len(self.predictions)), most):
+            chosen = slice(start, start + most)
+            predictions = list(self.predictions.items())[chosen]
+            yield Counted(Counter(dict(calls[chosen])), Counter(dict(latencies[chosen])), Counter(dict(predictions)))
 
     def add(self, other: "Counted") -> None:
         """Add what *other* counted."""

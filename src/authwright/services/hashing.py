@@ -61,6 +61,11 @@ class Hashing:
         self._slowest = 0.0
         self._formats: frozenset[str] = frozenset()
 
+    @property
+    def taken(self) -> int:
+        """How many requests hold a place in the queue."""
+        return sum(self._taken.values())
+
     async def start(self) -> None:
         """Start the threads and make the decoy."""
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="authwright-hash", initializer=_be_nice)

@@ -29,6 +29,7 @@ from authwright.domain.session import Session
 from authwright.domain.user import User
 from authwright.services.hashing import Hashing
 from authwright.services.keys import Keyring
+from authwright.services.metrics import Metrics
 from authwright.services.revoke import Revoke
 from authwright.services.throttle import Attempt, Throttle
 from authwright.services.tokens import Grant, Tokens, require_known_scope
@@ -62,11 +63,17 @@ class Login:
         throttle: Throttle,
         revoke: Revoke,
         plans: Plans,
+        metrics: Metrics,
         lifetimes: Lifetimes,
     ) -> None:
         self._store = store
         self._throttle = throttle
         self._plans = plans
+        self._logins = {
+            (credential, outcome): metrics.logins.labels(credential, outcome)
+            for credential in ("password", "key")
+            for outcome in ("success", "failure")
+        }
         self._keyring = keyring
         self._tokens = tokens
         self._hashing = hashing
@@ -88,6 +95,7 @@ class Login:
             attempt = await self._throttle.begin(tried, origin.address, familiar=familiar, now=now)
             user = await self._check_password(key, password)
             if user is None:
+                self._logins["password", "failure"].inc()
                 await self._failed(origin, attempt, now)
                 raise InvalidCredentials
             await self._throttle.passed(attempt, user.names, now=now)
@@ -122,6 +130,7 @@ class Login:
         elif (digest := key_digest(key, API_KEY_PREFIX)) is not None:
             grant = await self._with_api_key(digest, origin, now, scope, resource)
         if grant is None:
+            self._logins["key", "failure"].inc()
             await self._throttle.failed(KEYS, origin.address, now=now)
             refused = event("login", origin, now=now, outcome="failure", detail="key")
             await self._store.events.append(refused)
@@ -232,5 +241,6 @@ class Login:
         session = opened.session
         if opened.others >= MOST_SESSIONS:
             await self._revoke.end_excess(session.subject, most=MOST_SESSIONS, now=now)
+        self._logins["password" if session.methods == "pwd" else "key", "success"].inc()
         log.info("login", subject=session.subject, session=session.id, client=session.client_id)
         return self._tokens.issue(session, refresh_token=self._keyring.refresh_tokens.encode(token), now=now)

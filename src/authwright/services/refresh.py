@@ -15,6 +15,7 @@ from authwright.domain.secrets import ClientId
 from authwright.domain.session import Session
 from authwright.services.keys import Keyring
 from authwright.services.login import Lifetimes
+from authwright.services.metrics import Metrics
 from authwright.services.revoke import Revoke
 from authwright.services.tokens import Grant, Tokens
 from authwright.storage.port import Store
@@ -25,8 +26,18 @@ log = structlog.get_logger("authwright.refresh")
 class Refresh:
     """Rotates refresh tokens."""
 
-    def __init__(self, store: Store, keyring: Keyring, tokens: Tokens, revoke: Revoke, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keyring: Keyring,
+        tokens: Tokens,
+        revoke: Revoke,
+        metrics: Metrics,
+        lifetimes: Lifetimes,
+    ) -> None:
         self._store = store
+        self._metrics = metrics
+        self._count_rotated = metrics.refreshes.labels("rotated").inc
         self._keyring = keyring
         self._tokens = tokens
         self._revoke = revoke
@@ -76,10 +87,12 @@ class Refresh:
                 idle_expires_at=after(now, self._lifetimes.idle),
             )
             if rotated is not None:
+                self._count_rotated()
                 return rotated
             session = await self._store.sessions.find(presented.session_id)
             verdict = judge(session, presented, successor, client=client, now=now, grace=self._lifetimes.grace)
             if verdict is Verdict.REPLAY and session is not None:
+                self._metrics.refreshes.labels("replay").inc()
                 return session
             if verdict is not Verdict.RACED:
                 break
@@ -89,12 +102,14 @@ class Refresh:
     async def _refuse(
         self, verdict: Verdict, presented: RefreshToken, session: Session | None, origin: Origin, now: Instant
     ) -> None:
+        self._metrics.refreshes.labels(verdict.value).inc()
         whose: dict[str, str] = {"session_id": presented.session_id}
         if session is not None:
             whose |= {"subject": session.subject, "client_id": session.client_id}
         if verdict is Verdict.REVOKED and session is not None:
             await self._revoke.repair_session(session, now)
         if verdict is Verdict.REUSE:
+            self._metrics.reuses.inc()
             reused = event("refresh_reused", origin, now=now, outcome="failure", **whose)
             await self._revoke.end_session(presented.session_id, because="reuse", now=now, event=reused)
             log.warning("refresh_token_reused", session=presented.session_id, generation=presented.generation)

@@ -17,6 +17,7 @@ from authwright.domain.revocation import Kind, Revocation, Revocations
 from authwright.domain.secrets import SessionId, Subject
 from authwright.domain.session import EndReason, Session
 from authwright.domain.user import User
+from authwright.services.metrics import Metrics
 from authwright.storage.port import Counter, Store, StoreUnavailable
 
 POLL_SECONDS: Final = 0.2
@@ -29,8 +30,11 @@ log = structlog.get_logger("authwright.revocations")
 class Revoke:
     """Writes and follows the ledger of one store. *matters* is how long (seconds) an entry can meet a living token."""
 
-    def __init__(self, store: Store, counter: Counter, revocations: Revocations, *, matters: float) -> None:
+    def __init__(
+        self, store: Store, counter: Counter, revocations: Revocations, metrics: Metrics, *, matters: float
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._counter = counter
         self._matters = matters
         self.revocations = revocations
@@ -74,6 +78,7 @@ class Revoke:
         await self._store.ledger.append(revocation)
         self._counter.raise_()
         await self.catch_up()
+        self._metrics.revocations.labels(revocation.kind).inc()
         log.info("revoked", kind=revocation.kind, target=revocation.target, reason=revocation.reason)
 
     async def end_session(

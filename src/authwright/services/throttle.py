@@ -17,6 +17,7 @@ from authwright.domain.names import NameKey
 from authwright.domain.throttle import FAMILIAR_DAYS, Backoff, Bucket
 from authwright.services.hashing import network_of
 from authwright.services.keys import Keyring
+from authwright.services.metrics import Metrics
 from authwright.storage.port import Store
 
 _DAY: Final = 86_400
@@ -41,8 +42,11 @@ class Attempt:
 class Throttle:
     """Counts failures. *account*, *network*: how many are free; *registrations*: of one network in an hour."""
 
-    def __init__(self, store: Store, keyring: Keyring, *, account: int, network: int, registrations: int) -> None:
+    def __init__(
+        self, store: Store, keyring: Keyring, metrics: Metrics, *, account: int, network: int, registrations: int
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._keyring = keyring
         self._account = Backoff(free=account, memory=_DAY)
         self._network = Backoff(free=network, memory=_HOUR)
@@ -63,7 +67,7 @@ class Throttle:
         buckets = [(attempt.own, self._account), *((bucket, self._network) for bucket in attempt.shared)]
         opens = await self._store.throttles.admit(buckets, now=now)
         if opens is not None:
-            raise _too_many(opens, now)
+            raise self._too_many(opens, now)
         return attempt
 
     async def passed(self, attempt: Attempt, names: Iterable[NameKey], *, now: Instant) -> None:
@@ -80,7 +84,7 @@ class Throttle:
         if self._closed:
             opens = self._closed.get(self._bucket("secret", what, network_of(address)))
             if opens is not None and opens > now:
-                raise _too_many(opens, now)
+                raise self._too_many(opens, now)
 
     async def failed(self, what: str, address: str, *, now: Instant) -> None:
         """A wrong secret was presented. Raises TooManyAttempts if the door was closed already."""
@@ -90,7 +94,7 @@ class Throttle:
             if len(self._closed) >= _MOST_CLOSED:
                 self._closed.clear()
             self._closed[bucket] = opens
-            raise _too_many(opens, now)
+            raise self._too_many(opens, now)
 
     async def register(self, address: str, *, now: Instant) -> None:
         """Count a registration from *address*. Raises TooManyAttempts."""
@@ -99,7 +103,7 @@ class Throttle:
         bucket = self._bucket("registration", network_of(address))
         opens = await self._store.throttles.admit([(bucket, self._registrations)], now=now)
         if opens is not None:
-            raise _too_many(opens, now)
+            raise self._too_many(opens, now)
 
     def _familiar(self, name: str, network: str) -> Bucket:
         return self._bucket("familiar", name, network)
@@ -107,8 +111,8 @@ class Throttle:
     def _bucket(self, *parts: str) -> Bucket:
         return Bucket(self._keyring.name_digest(NameKey("\0".join(("throttle", *parts)))))
 
-
-def _too_many(opens: Instant, now: Instant) -> TooManyAttempts:
-    seconds = max(1, -(-(opens - now) // MICROSECONDS))
-    log.info("throttled", seconds=seconds)
-    return TooManyAttempts(retry_after=seconds)
+    def _too_many(self, opens: Instant, now: Instant) -> TooManyAttempts:
+        seconds = max(1, -(-(opens - now) // MICROSECONDS))
+        self._metrics.throttled.inc()
+        log.info("throttled", seconds=seconds)
+        return TooManyAttempts(retry_after=seconds)

@@ -10,6 +10,7 @@ from authwright.domain.plan import Plans, effective_role, format_scope, narrow
 from authwright.domain.session import Session
 from authwright.jose.encoding import b64url_encode
 from authwright.services.keys import Keyring
+from authwright.services.metrics import Metrics
 
 
 class Grant(NamedTuple):
@@ -29,10 +30,18 @@ class Tokens:
     """Mints the tokens of one issuer; each access token is for exactly one audience."""
 
     def __init__(
-        self, keyring: Keyring, plans: Plans, *, issuer: str, audiences: tuple[str, ...], lifetime: int
+        self,
+        keyring: Keyring,
+        plans: Plans,
+        metrics: Metrics,
+        *,
+        issuer: str,
+        audiences: tuple[str, ...],
+        lifetime: int,
     ) -> None:
         self._keyring = keyring
         self._plans = plans
+        self._count_token = metrics.tokens.inc
         self._issuer = issuer
         self._known = (issuer, *(audience for audience in audiences if audience != issuer))
         self._lifetime = lifetime
@@ -92,6 +101,7 @@ class Tokens:
         if session.username is not None:
             claims["preferred_username"] = session.username
         token = self._keyring.signer(audience, now).sign(claims)
+        self._count_token()
         return Grant(token, expires_at - issued_at, refresh_token, claims["scope"], session)
 
 

@@ -282,6 +282,9 @@ class Ledger(Protocol):
     async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
         """The entries that matter after *now*, and the newest one in any case, in order."""
 
+    async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, int]]:
+        """UTC day (since 1970) and how many of the entries that are kept were written on it."""
+
     async def forget(self, *, now: Instant, most: int) -> int:
         """Delete at most *most* entries that no longer matter at *now*, oldest first, never the newest; how many."""
 

@@ -38,11 +38,13 @@ class Edge:
         *,
         settings: Settings,
         is_open: Callable[[], bool],
+        observe: Callable[[Scope, str, int, int], None],
         direct: Callable[[], Mapping[tuple[str, str], RawEndpoint]],
     ) -> None:
         self._app = app
         self._direct = direct
         self._is_open = is_open
+        self._observe = observe
         self._hosts = {host.encode("latin-1") for host in settings.allowed_hosts}
         self._dev = settings.is_dev
         self._origins = {b"http://" + host for host in self._hosts}
@@ -72,6 +74,7 @@ class Edge:
         scope["authwright.request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 0
+        route = ""
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -89,7 +92,9 @@ class Edge:
             endpoint = self._direct().get((scope["method"], path))
             if endpoint is None:
                 await self._app(scope, receive, send_with_headers)
+                route = getattr(scope.get("route"), "path", "")
             else:
+                route = path
                 reply = await endpoint.answer(scope, receive)
                 status = reply.status
                 await reply.send(send, [*self._headers, (b"x-request-id", request_id.encode("ascii"))])
@@ -101,12 +106,14 @@ class Edge:
                 raise
             await self._refuse(Refusal(), request_id, send_with_headers)
         finally:
+            spent = time.perf_counter_ns() - begun
+            self._observe(scope, route, status, spent)
             log.info(
                 "request",
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
-                ms=(time.perf_counter_ns() - begun) // 1000 / 1000,
+                ms=spent // 1000 / 1000,
                 client=scope["client"][0] if scope.get("client") else None,
             )
 

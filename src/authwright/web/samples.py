@@ -1,5 +1,6 @@
 """Protected samples: something to be let in to."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
@@ -13,8 +14,11 @@ from authwright.domain.errors import (
     UnprocessableContent,
     UnsupportedMediaType,
 )
-from authwright.domain.plan import PREDICT, format_scope
+from authwright.domain.instant import Instant
+from authwright.domain.plan import ANALYTICS, ANALYTICS_FULL, PREDICT, format_scope
+from authwright.services.analytics import Analytics
 from authwright.services.predict import MAX_ROWS, Predict, Prediction
+from authwright.services.usage import Usage
 from authwright.web.caller import Callers
 from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, json_reply, query_as
 
@@ -68,12 +72,66 @@ class SecureData(Answer):
     scope: str
 
 
+class Calls(Answer):
+    total: int
+    by_day: dict[str, int]
+    by_route: dict[str, int]
+    by_status: dict[str, int]
+
+
+class Predictions(Answer):
+    total: int
+    by_day: dict[str, dict[str, int]] = Field(description="By UTC day and predicted class.")
+
+
+class Latency(Answer):
+    """Milliseconds that this share of the calls did not exceed, to an eighth."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+class BasicReport(Answer):
+    """The last 30 days of UTC, today included."""
+
+    since: str
+    until: str
+    calls: Calls
+    predictions: Predictions
+    latency_ms: dict[str, Latency]
+    callers_by_plan: dict[str, int]
+
+
+class CallerFigures(Answer):
+    id: str
+    plan: str
+    calls: int
+    refused: int
+    predictions: int
+
+
+class FullReport(BasicReport):
+    callers: list[CallerFigures] = Field(description="The busiest first, at most 1,000.")
+    failed_logins: dict[str, int] = Field(description="By UTC day.")
+    revocations: dict[str, int] = Field(description="By UTC day, as far as they still matter.")
+    events: dict[str, int] = Field(description="Security events by kind and outcome.")
+
+
 def _shown(prediction: Prediction) -> dict[str, object]:
     return {"class": prediction.label, "probabilities": dict(prediction.probabilities)}
 
 
-def add_samples(endpoints: Endpoints, *, callers: Callers, predict: Predict) -> None:
-    """`/secure-data` and `/predict`."""
+def add_samples(
+    endpoints: Endpoints,
+    *,
+    callers: Callers,
+    predict: Predict,
+    usage: Usage,
+    analytics: Analytics,
+    clock: Callable[[], Instant],
+) -> None:
+    """`/secure-data`, `/predict` and `/analytics`."""
     model = predict.facts.as_dict()
 
     async def secure_data(call: Call) -> Reply:
@@ -95,6 +153,7 @@ def add_samples(endpoints: Endpoints, *, callers: Callers, predict: Predict) -> 
         flower = query_as(Flower, query) if query else Flower.model_validate(predict.facts.example)
         features = flower.model_dump()
         (prediction,) = await predict.predict([features])
+        usage.predicted(prediction.label)
         return json_reply({**_shown(prediction), "features": features, "model": model})
 
     async def predict_batch(call: Call) -> Reply:
@@ -102,8 +161,35 @@ def add_samples(endpoints: Endpoints, *, callers: Callers, predict: Predict) -> 
         await callers(call, scope=PREDICT)
         flowers = await call.json(Flowers, _BATCH_BODY)
         predictions = await predict.predict([flower.model_dump() for flower in flowers.rows])
+        for each in predictions:
+            usage.predicted(each.label)
         return json_reply({"predictions": [_shown(each) for each in predictions], "model": model})
 
+    async def analytics_basic(call: Call) -> Reply:
+        """What was called in the last 30 days: calls, predictions, latencies, callers by plan."""
+        await callers(call, scope=ANALYTICS)
+        return json_reply(await analytics.basic(clock()))
+
+    async def analytics_full(call: Call) -> Reply:
+        """As `/analytics/basic`, with figures of single callers, failed logins and revocations. For administrators."""
+        await callers(call, scope=ANALYTICS_FULL)
+        return json_reply(await analytics.full(clock()))
+
+    for path, handle, name, answer in (
+        ("/analytics/basic", analytics_basic, "analytics_basic", BasicReport),
+        ("/analytics/full", analytics_full, "analytics_full", FullReport),
+    ):
+        endpoints.add(
+            "GET",
+            path,
+            handle,
+            name=name,
+            summary=name.replace("_", ", ").capitalize(),
+            tag="samples",
+            answer=answer,
+            refusals=(Unauthenticated, InsufficientScope),
+            secured=True,
+        )
     endpoints.add(
         "GET",
         "/secure-data",

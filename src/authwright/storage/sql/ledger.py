@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, func, insert, literal_column, or_, select
+from sqlalchemy import Integer, bindparam, cast, delete, func, insert, literal_column, or_, select
 
 from authwright.domain.instant import Instant
 from authwright.domain.revocation import Revocation
+from authwright.domain.usage import DAY
 from authwright.storage.sql.engine import Conflict, Database, Row, compiled
 from authwright.storage.sql.tables import revocations
 
@@ -33,6 +34,8 @@ _SNAPSHOT = compiled(
 )
 
 
+_day = cast(revocations.c.at, Integer).op("/")(DAY)
+_COUNT_BY_DAY = compiled(select(_day, func.count()).where(revocations.c.at >= bindparam("since")).group_by(_day))
 _FORGET = compiled(
     delete(revocations)
     .where(
@@ -68,6 +71,9 @@ class SqlLedger:
 
     async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
         return [_revocation(row) for row in await self._database.read(_SNAPSHOT, {"now": now})]
+
+    async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, int]]:
+        return [(row[0], row[1]) for row in await self._database.read(_COUNT_BY_DAY, {"since": since})]
 
     async def forget(self, *, now: Instant, most: int) -> int:
         return len(await self._database.write(_FORGET, {"now": now, "most": most}))

@@ -1,0 +1,71 @@
+"""Count what is called, in memory, and store it once a second: a crash loses a second at most.
+
+What is counted belongs to days of UTC, and sums are added to what is stored, so that any number of workers count.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from authwright.domain.instant import Instant
+from authwright.domain.usage import DAY, Counted, latency_bucket
+from authwright.services.metrics import Metrics
+from authwright.storage.port import Store, StoreUnavailable
+
+FLUSH_SECONDS: Final = 1.0
+# While the store is away counts gather; beyond this many rows new callers are counted as one.
+_MOST_ROWS: Final = 100_000
+# Rows in one transaction, so that none keeps the others waiting.
+_AT_ONCE: Final = 200
+OTHERS: Final = "(others)"
+
+log = structlog.get_logger("authwright.usage")
+
+
+class Usage:
+    """Counts calls and predictions."""
+
+    def __init__(self, store: Store, metrics: Metrics, clock: Callable[[], Instant]) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._counted = Counted()
+
+    def called(self, route: str, subject: str, plan: str, status: int, microseconds: int) -> None:
+        """Count a call of *route* by *subject* (empty: nobody known)."""
+        counted = self._counted
+        day = self._clock() // DAY
+        if len(counted.calls) >= _MOST_ROWS:
+            subject = OTHERS
+        counted.calls[day, route, subject, plan, status] += 1
+        counted.latencies[day, route, latency_bucket(microseconds)] += 1
+
+    def predicted(self, label: str) -> None:
+        """Count a prediction."""
+        self._counted.predictions[self._clock() // DAY, label] += 1
+
+    async def flush(self) -> None:
+        """Store what was counted. Raises StoreUnavailable; then it is kept for the next time."""
+        counted, self._counted = self._counted, Counted()
+        parts = list(counted.parts(_AT_ONCE))
+        try:
+            while parts:
+                await self._store.usage.add(parts[-1])
+                parts.pop()
+        finally:
+            for part in parts:
+                self._counted.add(part)
+        self._metrics.usage_backlog.set(len(self._counted.calls) + len(self._counted.predictions))
+
+    async def flush_regularly(self) -> None:
+        """Store once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except StoreUnavailable as error:
+                log.error("usage_not_stored", detail=str(error))
+            except Exception:
+                log.exception("usage_not_stored")
