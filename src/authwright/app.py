@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from authwright.domain.plan import Plans, read_plans
 from authwright.domain.revocation import Revocations
 from authwright.services.analytics import Analytics
 from authwright.services.api_keys import ApiKeys
+from authwright.services.cleanup import Cleanup
 from authwright.services.clients import Clients
 from authwright.services.confirm import Confirm
 from authwright.services.events import Events
@@ -45,6 +47,7 @@ from authwright.services.password import Passwords
 from authwright.services.predict import Predict
 from authwright.services.refresh import Refresh
 from authwright.services.register import Register, RegistrationRules
+from authwright.services.restore import begin_anew
 from authwright.services.revoke import Revoke
 from authwright.services.throttle import Throttle
 from authwright.services.tokens import Tokens
@@ -55,6 +58,7 @@ from authwright.services.whoami import WhoAmI
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import IncompatibleStore, StoreUnavailable
 from authwright.storage.sql import SqlStore
+from authwright.storage.sql.copy import copy_database
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
 from authwright.web.admin import AdminRoutes, add_admin
 from authwright.web.caller import Callers
@@ -123,9 +127,11 @@ class Server:
         self.revoke = Revoke(self.store, self.counter, Revocations(), self.metrics, matters=matters)
         self.usage = Usage(self.store, self.metrics, clock)
         self.analytics = Analytics(self.store, self.usage)
+        self.cleanup = Cleanup(self.store)
         self.verify = Verify(
             self.keyring, self.revoke, issuer=settings.issuer, leeway=leeway, max_lifetime=MAX_ACCESS_TOKEN_SECONDS
         )
+        self.revoke.on_restore = lambda: self.verify.load_keys(clock())
         self.tokens = Tokens(
             self.keyring,
             self.plans,
@@ -205,11 +211,48 @@ class Server:
         await self.hashing.start()
         self.is_open = True
 
+    async def backup(self, target: Path) -> None:
+        """Copy the store to *target*, a new file, while it is in use. Raises StoreUnavailable."""
+        source = self._database_file()
+        if target.exists():
+            raise StoreUnavailable(f"{target} exists; it is left as it is")
+        await asyncio.to_thread(copy_database, source, target)
+
+    async def restore(self, source: Path) -> int:
+        """Put the backup *source* in the place of the store; how many sessions of it were ended.
+
+        Everybody logs in again (services.restore). A server that has the store open goes on with what was restored.
+        Raises IncompatibleStore, UnreadableKey, StoreUnavailable; then the store is as it was.
+        """
+        target = self._database_file()
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            draft = Path(folder) / "restored.db"
+            await asyncio.to_thread(copy_database, source, draft)
+            url = f"sqlite:///{draft.resolve()}"
+            secret = self.settings.secret_key or _development_secret(self.settings, target)
+            settings = replace(self.settings, database_url=url, secret_key=secret)
+            restored = Server(settings, clock=self.clock)
+            await restored.open()
+            try:
+                ended = await begin_anew(restored.store, restored.keyring, self.clock())
+            finally:
+                await restored.close()
+            await asyncio.to_thread(copy_database, draft, target, at_once=True)
+        self.counter.raise_()
+        return ended
+
+    def _database_file(self) -> Path:
+        path = self.settings.database_path
+        if path is None:
+            raise StoreUnavailable("a store in memory cannot be copied")
+        return path
+
     async def follow(self) -> None:
         """What goes on beside the requests, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.revoke.follow(self.clock, self._look_around))
             group.create_task(self.usage.flush_regularly())
+            group.create_task(self.cleanup.run_regularly(self.clock))
 
     async def _look_around(self) -> None:
         await self.verify.reload_keys(self.clock())

@@ -5,7 +5,7 @@ import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from authwright.cli import clients, keys, users
 from authwright.cli.log import configure_logs
-from authwright.cli.run import EXIT_SETTINGS, fail, open_once, remember_dev_port, settings_or_exit
+from authwright.cli.run import EXIT_SETTINGS, fail, open_once, remember_dev_port, settings_or_exit, with_server
 from authwright.config import Settings, new_secret_key, secret_key_problem
 from authwright.web.protocol import Protocol
 
@@ -188,6 +188,43 @@ def init(
             "# AUTHWRIGHT_ISSUER=https://auth.example.com\n"
         )
     typer.echo(f"Wrote {path} with a new SECRET_KEY. Set AUTHWRIGHT_ISSUER in it, then: authwright serve")
+
+
+@app.command()
+def backup(target: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")]) -> None:
+    """Copy the store to a file, while the server runs. SECRET_KEY is not in it: keep it apart, and keep it.
+
+    Example:  authwright backup authwright-2026-11-21.db
+    """
+
+    async def work(server: Any) -> None:
+        await server.backup(target)
+
+    with_server(work)
+    typer.echo(f"Wrote {target} ({target.stat().st_size:,} bytes).")
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="What `authwright backup` wrote.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Put a backup in the place of the store. Everybody has to log in again; a server that runs goes on with it.
+
+    Keys and accounts that were deleted or disabled after the backup are as they were then: repeat that.
+
+    Example:  authwright restore authwright-2026-11-21.db --yes
+    """
+    if not source.is_file():
+        fail(f"There is no file {source}.")
+    if not yes:
+        typer.confirm("This replaces everything in the store. Go on?", abort=True, err=True)
+
+    async def work(server: Any) -> int:
+        ended: int = await server.restore(source)
+        return ended
+
+    typer.echo(f"Restored {source}; {with_server(work)} sessions ended.")
 
 
 @app.command()

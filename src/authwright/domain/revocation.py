@@ -64,6 +64,13 @@ class Revocations:
             self._add(entry)
             self.head = entry.number
 
+    def restart(self, entries: Iterable[Revocation]) -> None:
+        """Take in the snapshot of another store, and forget what was of the one before."""
+        version = self.version
+        self.__init__()  # type: ignore[misc]
+        self.version = version + 1
+        self.start(entries)
+
     def _add(self, entry: Revocation) -> None:
         if entry.kind == "session":
             self._sessions.add(entry.target)

@@ -19,6 +19,7 @@ EndReason = Literal[
     "key_rotated",
     "key_deleted",
     "evicted",
+    "restored",
 ]
 
 

@@ -27,6 +27,10 @@ FORGET_SECONDS: Final = 60.0
 log = structlog.get_logger("authwright.revocations")
 
 
+async def _nothing() -> None:
+    return None
+
+
 class Revoke:
     """Writes and follows the ledger of one store. *matters* is how long (seconds) an entry can meet a living token."""
 
@@ -39,12 +43,16 @@ class Revoke:
         self._matters = matters
         self.revocations = revocations
         self._seen = -1
+        self._store_epoch: str | None = None
+        self.on_restore: Callable[[], Awaitable[None]] = _nothing
+        """Called when a backup was restored under a running server, before anything of it is used."""
         self._reading = asyncio.Lock()
         self._unfinished: dict[Subject, tuple[int, EndReason, SessionId | None]] = {}
 
     async def start(self, now: Instant) -> None:
         """Read what matters, and finish what a crash between two writes left out."""
         self._seen = self._counter.read()
+        self._store_epoch = await self._store.facts.read("store_epoch")
         self.revocations.start(await self._store.ledger.snapshot(now=now))
         for subject, epoch in await self._store.sessions.outdated():
             log.warning("ending_repaired", subject=subject)
@@ -61,6 +69,8 @@ class Revoke:
         """Read the ledger to its end. Raises StoreUnavailable: then nothing may be accepted."""
         async with self._reading:
             counter = self._counter.read()
+            if await self._store.facts.read("store_epoch") != self._store_epoch:
+                await self._start_over()
             while True:
                 entries = await self._store.ledger.since(self.revocations.head)
                 try:
@@ -72,6 +82,14 @@ class Revoke:
                 if len(entries) < 1000:
                     break
             self._seen = counter
+
+    async def _start_over(self) -> None:
+        # A backup was restored under us. Its keys come first: by them nothing older is good any more.
+        epoch = await self._store.facts.read("store_epoch")
+        log.warning("store_restored")
+        await self.on_restore()
+        self.revocations.restart(await self._store.ledger.snapshot(now=Instant(0)))
+        self._store_epoch = epoch
 
     async def append(self, revocation: Revocation) -> None:
         """Write one entry; once this returns, no worker of this machine accepts what it withdraws."""

@@ -104,6 +104,9 @@ class Users(Protocol):
         Atomic: of concurrent calls exactly one succeeds.
         """
 
+    async def forget_resets(self, *, now: Instant, most: int) -> int:
+        """Delete at most *most* reset tokens that expired; how many."""
+
     async def replace_password(
         self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant, event: Event | None = None
     ) -> int | None:
@@ -263,6 +266,9 @@ class Sessions(Protocol):
         For a subject that is gone the epoch after that of its sessions.
         """
 
+    async def end_everything(self, *, because: EndReason, now: Instant) -> int:
+        """End every session there is; how many. One statement, of the time that so many take."""
+
     async def forget(self, *, before: Instant, most: int) -> int:
         """Delete at most *most* sessions that ended or expired before *before*; how many."""
 
@@ -381,6 +387,9 @@ class Facts(Protocol):
 
     async def read(self, name: str) -> str | None:
         """The value of *name*."""
+
+    async def replace(self, name: str, value: str) -> None:
+        """Set *name* to *value*, whatever it was."""
 
     async def claim(self, name: str, holder: str, *, now: Instant, until: Instant) -> bool:
         """Take *name* for *holder* until *until*, unless another one holds it at *now*; whether it did. Atomic."""

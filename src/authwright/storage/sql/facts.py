@@ -1,6 +1,6 @@
 """Facts about the store on SQLAlchemy Core."""
 
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from authwright.domain.instant import Instant
@@ -8,6 +8,7 @@ from authwright.storage.sql.engine import Database, compiled
 from authwright.storage.sql.tables import facts, leases
 
 _ESTABLISH = compiled(insert(facts).values(name=bindparam("name"), value=bindparam("value")).on_conflict_do_nothing())
+_REPLACE = compiled(update(facts).where(facts.c.name == bindparam("fact")).values(value=bindparam("new_value")))
 _READ = compiled(select(facts.c.value).where(facts.c.name == bindparam("name")))
 
 
@@ -38,6 +39,10 @@ class SqlFacts:
     async def read(self, name: str) -> str | None:
         rows = self._database.find(_READ, {"name": name})
         return rows[0][0] if rows else None
+
+    async def replace(self, name: str, value: str) -> None:
+        await self.establish(name, value)
+        await self._database.write(_REPLACE, {"fact": name, "new_value": value})
 
     async def claim(self, name: str, holder: str, *, now: Instant, until: Instant) -> bool:
         parameters = {"name": name, "holder": holder, "now": now, "until": until}

@@ -149,6 +149,9 @@ _END_ALL = compiled(
     .values(**_ended)
     .returning(sessions.c.id)
 )
+_END_EVERYTHING = compiled(
+    update(sessions).where(sessions.c.revoked_at.is_(None)).values(**_ended).returning(sessions.c.id)
+)
 _END_OF_CLIENT = compiled(
     update(sessions)
     .where(
@@ -297,6 +300,9 @@ class SqlSessions:
         parameters = {"subject": subject, "below": below_epoch, "keep": keep, "because": because, "now": now}
         _, ended = await self._database.write_together((_KEEP, parameters), (_END_ALL, parameters))
         return len(ended)
+
+    async def end_everything(self, *, because: EndReason, now: Instant) -> int:
+        return len(await self._database.write(_END_EVERYTHING, {"because": because, "now": now}))
 
     async def end_of_client(
         self, subject: Subject, client: str, *, because: EndReason, now: Instant

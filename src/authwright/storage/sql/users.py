@@ -102,6 +102,15 @@ _SPEND_RESET = compiled(
     )
     .returning(reset_tokens.c.user_id)
 )
+_FORGET_RESETS = compiled(
+    delete(reset_tokens)
+    .where(
+        reset_tokens.c.user_id.in_(
+            select(reset_tokens.c.user_id).where(reset_tokens.c.expires_at <= bindparam("now")).limit(bindparam("most"))
+        )
+    )
+    .returning(reset_tokens.c.user_id)
+)
 _SET_PASSWORD = compiled(
     update(users)
     .where(users.c.id == bindparam("user_id"), users.c.status == "active")
@@ -231,6 +240,9 @@ class SqlUsers:
         steps = [(_SPEND_RESET, parameters), (_SET_PASSWORD, parameters)]
         answers = await self._database.write_together(*steps, *steps_of(event), guards=2)
         return epoch_of(answers[1:])
+
+    async def forget_resets(self, *, now: Instant, most: int) -> int:
+        return len(await self._database.write(_FORGET_RESETS, {"now": now, "most": most}))
 
     async def replace_password(
         self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant, event: Event | None = None

@@ -1,0 +1,73 @@
+"""Forget what no longer matters: in small batches, by one process at a time."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from authwright.domain.instant import Instant, after
+from authwright.domain.usage import day_of
+from authwright.storage.port import Store, StoreUnavailable
+
+EVERY_SECONDS: Final = 60.0
+_CLAIM: Final = "cleanup"
+_CLAIM_SECONDS: Final = 300
+_DAY: Final = 86_400
+# A session that ended is of use for a while to whoever asks why.
+_KEEP_SESSIONS: Final = 7 * _DAY
+# As long as failures of an account are remembered.
+_KEEP_COUNTERS: Final = _DAY
+KEEP_USAGE_DAYS: Final = 400
+_BATCH: Final = 200
+_PAUSE_SECONDS: Final = 0.01
+
+log = structlog.get_logger("authwright.cleanup")
+
+
+class Cleanup:
+    """Deletes old rows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._holder = secrets.token_hex(8)
+
+    async def run(self, now: Instant) -> int:
+        """Forget all there is to forget, unless another process is at it; how many rows. Raises StoreUnavailable."""
+        until = after(now, _CLAIM_SECONDS)
+        if not await self._store.facts.claim(_CLAIM, self._holder, now=now, until=until):
+            return 0
+        store = self._store
+        steps: tuple[tuple[str, Callable[[], Awaitable[int]]], ...] = (
+            ("sessions", lambda: store.sessions.forget(before=after(now, -_KEEP_SESSIONS), most=_BATCH)),
+            ("revocations", lambda: store.ledger.forget(now=now, most=_BATCH)),
+            ("reset_tokens", lambda: store.users.forget_resets(now=now, most=_BATCH)),
+            (
+                "throttles",
+                lambda: store.throttles.forget(before=after(now, -_KEEP_COUNTERS), now=now, most=_BATCH),
+            ),
+            ("usage", lambda: store.usage.forget(before_day=day_of(now) - KEEP_USAGE_DAYS, most=_BATCH)),
+        )
+        total = 0
+        for name, forget in steps:
+            forgotten = 0
+            while some := await forget():
+                forgotten += some
+                # Others want to write, too.
+                await asyncio.sleep(_PAUSE_SECONDS)
+            if forgotten:
+                log.info("forgotten", what=name, rows=forgotten)
+            total += forgotten
+        return total
+
+    async def run_regularly(self, clock: Callable[[], Instant]) -> None:
+        """Run once a minute, until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            try:
+                await self.run(clock())
+            except StoreUnavailable as error:
+                log.error("cleanup_failed", detail=str(error))
+            except Exception:
+                log.exception("cleanup_failed")

@@ -1,0 +1,61 @@
+"""services.cleanup: what no longer matters is forgotten, what does is not, by one process at a time."""
+
+from authwright.domain.instant import Instant, after
+from authwright.services.cleanup import Cleanup
+from harness import Clock, Service
+
+
+async def test_what_no_longer_matters_is_forgotten(service: Service, clock: Clock) -> None:
+    store = service.server.store
+    admin = await service.new_admin()
+    login = await service.registered_login("eve")
+    kept = await service.login("eve")
+    await service.logout(login["access_token"])
+    await service.logout(admin)
+    user = await service.server.users.find("eve")
+    from authwright.domain.event import COMMAND_LINE
+
+    await service.server.passwords.reset_link(user, origin=COMMAND_LINE, now=clock())
+    await service.http.post("/login", data={"username": "nobody", "password": "x"})
+    await service.server.usage.flush()
+    assert await service.server.cleanup.run(clock()) == 0
+    clock.advance(8 * 86_400)
+    # Two sessions that ended, one of two ledger entries (the newest stays), a reset token, two counters.
+    assert await service.server.cleanup.run(clock()) == 2 + 1 + 1 + 2
+    assert await service.server.cleanup.run(clock()) == 0
+    assert (await service.refresh(login["refresh_token"])).status_code == 400
+    assert (await service.refresh(kept["refresh_token"])).status_code == 200
+    clock.advance(401 * 86_400)
+    assert await service.server.cleanup.run(clock()) > 0
+    assert list(await store.usage.calls(since_day=0)) == []
+    # Events are for ever.
+    events = await store.events.count_by_day(since=Instant(0))
+    assert sum(row[3] for row in events) >= 6
+
+
+async def test_one_process_at_a_time_cleans_up(service: Service, clock: Clock) -> None:
+    login = await service.registered_login("eve")
+    await service.logout(login["access_token"])
+    clock.advance(8 * 86_400)
+    other = Cleanup(service.server.store)
+    assert await service.server.store.facts.claim("cleanup", "x", now=clock(), until=after(clock(), 60))
+    assert await other.run(clock()) == 0
+    clock.advance(60)
+    assert await other.run(clock()) > 0
+    assert await service.server.cleanup.run(clock()) == 0
+
+
+async def test_a_follower_whose_entries_were_forgotten_begins_anew(service: Service, clock: Clock) -> None:
+    for name in ("ada", "eve", "grace"):
+        await service.logout((await service.registered_login(name))["access_token"])
+    server = service.server
+    seen = server.revoke.revocations
+    clock.advance(8 * 86_400)
+    login = await service.login("eve")
+    await service.logout(login["access_token"])
+    await server.cleanup.run(clock())
+    # As one that was away for a long time: it has seen the first entry only.
+    seen.head = 1
+    await server.revoke.catch_up()
+    assert seen.head == 4
+    assert (await service.get("/me", login["access_token"])).status_code == 401
