@@ -159,6 +159,12 @@ class Settings:
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe log line that is written."
     )
+    cors_origins: tuple[str, ...] = _setting(
+        (), _words, "Origins of web apps in browsers that may read the answers of /token: https://app.example.com."
+    )
+    patience_seconds: int = _setting(
+        10, _number(1, 600), "A client that takes longer to send the head of a request is cut off; body: half more."
+    )
     shutdown_seconds: int = _setting(20, _number(1, 600), "How long requests may finish after SIGTERM.")
 
     @classmethod
@@ -193,6 +199,11 @@ class Settings:
             raise ValueError("must be a sqlite:/// URL")
         name = rest[1:]
         return None if name in ("", ":memory:") else Path(name)
+
+    @property
+    def base_path(self) -> str:
+        """The path of the issuer, below which a proxy may pass requests on: empty, or `/auth`."""
+        return urlsplit(self.issuer).path
 
     @property
     def loopback(self) -> bool:
@@ -271,6 +282,7 @@ def _with_issuer(settings: Settings) -> Settings:
     return replace(settings, issuer=f"http://127.0.0.1:{settings.port}")
 
 
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _AUDIENCE: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9\[][!-\"$-~]*")
 
 
@@ -295,6 +307,8 @@ def settings_problems(settings: Settings) -> list[str]:
         except ValueError:
             problems.append("FORWARDED_ALLOW_IPS must name the proxies' addresses or networks, not everybody ('*').")
             break
+    if any(_ORIGIN.fullmatch(origin) is None for origin in settings.cors_origins):
+        problems.append("AUTHWRIGHT_CORS_ORIGINS must name origins like https://app.example.com; no path, no '*'.")
     if settings.is_dev:
         if not settings.loopback:
             problems.append("AUTHWRIGHT_HOST must be a loopback address in dev; use `authwright serve` for others.")

@@ -120,11 +120,13 @@ def worker() -> object:
     from authwright.app import from_environment
 
     settings = settings_or_exit("serve")
+    Protocol.patience = settings.patience_seconds
     configure_logs(level=settings.log_level, readable=False)
     return from_environment()
 
 
 def _run(settings: Settings, application: object) -> None:
+    Protocol.patience = settings.patience_seconds
     uvicorn.run(
         application,  # type: ignore[arg-type]
         factory=isinstance(application, str),

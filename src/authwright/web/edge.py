@@ -17,7 +17,7 @@ from authwright.domain.errors import (
     Refusal,
     Unavailable,
 )
-from authwright.web.endpoint import HeaderTable, RawEndpoint, refusal_reply
+from authwright.web.endpoint import HeaderTable, RawEndpoint, Reply, refusal_reply
 
 MAX_HEADERS: Final = 32 * 1024
 _FORWARDING: Final = frozenset(
@@ -25,6 +25,14 @@ _FORWARDING: Final = frozenset(
 )
 # Probes come by address, not by name, and tell nothing.
 _PROBES: Final = frozenset({"/health", "/livez", "/readyz"})
+
+# What web apps in browsers call by themselves (RFC 9700 section 2.6); nothing with cookies, no page, no /admin.
+_CORS: Final = frozenset({"/token"})
+_PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"POST"),
+    (b"access-control-allow-headers", b"authorization, content-type"),
+    (b"access-control-max-age", b"600"),
+)
 
 log = structlog.get_logger("authwright.requests")
 
@@ -48,6 +56,8 @@ class Edge:
         self._hosts = {host.encode("latin-1") for host in settings.allowed_hosts}
         self._dev = settings.is_dev
         self._origins = {b"http://" + host for host in self._hosts}
+        self._cors_origins = frozenset(origin.encode("ascii") for origin in settings.cors_origins)
+        self._base_path = settings.base_path
         self._realm = settings.issuer
         self._headers = [
             (b"cache-control", b"no-store"),
@@ -87,8 +97,15 @@ class Edge:
             await send(message)
 
         try:
-            self._admit(scope)
-            path = _one_spelling(scope)
+            headers = self._headers
+            path = _one_spelling(scope, self._base_path)
+            table = self._admit(scope, path)
+            if b"origin" in table and path in _CORS:
+                headers = self._allow_origin(table)
+                if scope["method"] == "OPTIONS" and b"access-control-request-method" in table:
+                    status, route = 200, path
+                    await Reply(200, b"", headers).send(send, [(b"x-request-id", request_id.encode("ascii"))])
+                    return
             endpoint = self._direct().get((scope["method"], path))
             if endpoint is None:
                 await self._app(scope, receive, send_with_headers)
@@ -97,7 +114,7 @@ class Edge:
                 route = path
                 reply = await endpoint.answer(scope, receive)
                 status = reply.status
-                await reply.send(send, [*self._headers, (b"x-request-id", request_id.encode("ascii"))])
+                await reply.send(send, [*headers, (b"x-request-id", request_id.encode("ascii"))])
         except Refusal as refusal:
             await self._refuse(refusal, request_id, send_with_headers)
         except Exception:
@@ -120,8 +137,21 @@ class Edge:
     async def _refuse(self, refusal: Refusal, request_id: str, send: Send) -> None:
         await refusal_reply(refusal, oauth=False, request_id=request_id, realm=self._realm).send(send)
 
-    def _admit(self, scope: Scope) -> None:
-        """Raises MisdirectedRequest, Forbidden, HeadersTooLarge, InvalidRequest, Unavailable."""
+    def _allow_origin(self, table: HeaderTable) -> list[tuple[bytes, bytes]]:
+        """The usual headers, and for a listed origin those that let its pages read the answer; never with cookies."""
+        origin = table[b"origin"]
+        headers = [*self._headers, (b"vary", b"origin")]
+        if isinstance(origin, bytes) and origin in self._cors_origins:
+            headers.append((b"access-control-allow-origin", origin))
+            if b"access-control-request-method" in table:
+                headers += _PREFLIGHT
+        return headers
+
+    def _admit(self, scope: Scope, path: str) -> HeaderTable:
+        """The headers of a request that may be answered.
+
+        Raises MisdirectedRequest, Forbidden, HeadersTooLarge, InvalidRequest, Unavailable.
+        """
         size = 0
         table: dict[bytes, Any] = {}
         for name, value in scope["headers"]:
@@ -136,20 +166,23 @@ class Edge:
         host = table.get(b"host", b"")
         if type(host) is list:
             raise InvalidRequest("The header host was sent more than once.")
-        if host.lower() not in self._hosts and (self._dev or scope["path"] not in _PROBES):
+        if host.lower() not in self._hosts and (self._dev or path not in _PROBES):
             raise MisdirectedRequest
         if self._dev:
-            self._admit_dev(scope, table)
+            self._admit_dev(scope, table, path)
         if not self._is_open():
             raise Unavailable("The server is starting or stopping.")
+        return table
 
-    def _admit_dev(self, scope: Scope, table: HeaderTable) -> None:
+    def _admit_dev(self, scope: Scope, table: HeaderTable, path: str) -> None:
         # Anything here may make itself an admin, so nothing but this machine's own programs and pages may ask:
         # no other machine, no proxy in between, and no web page of somebody else (DNS rebinding, CSRF).
         if not scope.get("client") or not is_loopback(scope["client"][0]):
             raise Forbidden("Development mode answers this machine only.")
         if not _FORWARDING.isdisjoint(table):
             raise Forbidden("Development mode takes no forwarded requests.")
+        if path in _CORS and table.get(b"origin") in self._cors_origins:
+            return
         foreign = any(origin.lower() not in self._origins for origin in _values(table, b"origin"))
         if foreign or any(site not in (b"same-origin", b"none") for site in _values(table, b"sec-fetch-site")):
             raise Forbidden("Development mode takes no requests from pages of other origins.")
@@ -160,10 +193,15 @@ def _values(table: HeaderTable, name: bytes) -> list[bytes]:
     return values if isinstance(values, list) else [values]
 
 
-def _one_spelling(scope: Scope) -> str:
-    """The path below where the app is mounted; `/me/` is answered as `/me`: a redirect would be built from `Host`."""
+def _one_spelling(scope: Scope, base_path: str) -> str:
+    """The path below where the app is mounted; `/me/` is answered as `/me`: a redirect would be built from `Host`.
+
+    A proxy may pass on the issuer's own *base_path*, or take it away.
+    """
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
+    if base_path and not root and path.startswith(base_path + "/"):
+        root = scope["root_path"] = base_path
     below = path.removeprefix(root) if root else path
     if len(below) > 1 and below.endswith("/"):
         below = below[:-1]

@@ -1,12 +1,14 @@
 """uvicorn's HTTP protocol, with answers that leave in one piece and with bounds on what a connection may hold."""
 
 import asyncio
-from typing import Any, Final
+import math
+from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD: Final = 64 * 1024
 MAX_PIPELINED: Final = 64
+_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -38,13 +40,49 @@ class Gathered:
 
 
 class Protocol(HttpToolsProtocol):
-    """What uvicorn runs for each connection."""
+    """What uvicorn runs for each connection. *patience* is set once for the process, before it serves."""
 
+    patience: ClassVar[float] = 10.0
+    """Seconds for the head of a request; half as much again for its body, and for a client that stops reading."""
+
+    _due = math.inf
+    """When what the client is sending must be whole."""
+    _looking: asyncio.TimerHandle | None = None
+    _unsent = 0
+    _stuck_since = math.inf
     _unread = 0
     """Bytes received since the last thing that a request was made of: what the parser holds, and nobody else bounds."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
+        self._due = self.loop.time() + self.patience
+        self._looking = self.loop.call_later(self.patience / 4, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        """Cut off a client that is too slow. Others are looked at in a while."""
+        now = self.loop.time()
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._stuck_since = now
+        self._unsent = unsent
+        if unsent and now - self._stuck_since > self.patience * 1.5:
+            self.transport.abort()
+            return
+        # While the server itself reads no further, nobody is late.
+        if now > self._due and not self.flow.read_paused and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+                self.transport.write(_TOO_SLOW)
+            self.transport.close()
+        self._looking = self.loop.call_later(self.patience / 4, self._look)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._due = self.loop.time() + self.patience
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
@@ -60,6 +98,7 @@ class Protocol(HttpToolsProtocol):
             # Ends the parsing; uvicorn answers 400 and closes.
             raise ValueError("too many requests at once on one connection")
         self._unread = 0
+        self._due = self.loop.time() + self.patience * 1.5
         super().on_headers_complete()
         # Trailers of a chunked body come after everything was checked that headers are checked for: the request has
         # a list of its own, which they do not reach.
@@ -71,6 +110,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unread = 0
+        self._due = math.inf
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
