@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
@@ -108,3 +109,32 @@ async def test_after_stopping_there_are_no_hashes(hashing: Hashing) -> None:
     hashing.stop()
     with pytest.raises(Busy):
         await hashing.hash("x")
+
+
+async def test_who_is_familiar_comes_before_all_that_wait(hashing_of_one_thread: Hashing) -> None:
+    hashing, order = hashing_of_one_thread, []
+
+    async def work(name: str, *, first: bool) -> None:
+        await hashing.verify("x", None, first=first)
+        order.append(name)
+
+    strangers = [asyncio.create_task(work(f"stranger {n}", first=False)) for n in range(8)]
+    await asyncio.sleep(0)
+    known = asyncio.create_task(work("known", first=True))
+    cancelled = asyncio.create_task(work("cancelled", first=True))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.gather(*strangers, known)
+    # One was at work and one was about to be.
+    assert order.index("known") <= 2
+    assert len(order) == 9
+    # Everybody gave the turn back.
+    assert hashing._free == 2
+
+
+@pytest.fixture
+async def hashing_of_one_thread() -> AsyncIterator[Hashing]:
+    hashing = Hashing(profile=HashProfile(8192, 2, 1), threads=1, places=64)
+    await hashing.start()
+    yield hashing
+    hashing.stop()

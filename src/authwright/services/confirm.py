@@ -27,7 +27,7 @@ class Confirm:
         familiar = await self._throttle.is_familiar(name, origin.address, now=now)
         with self._hashing.place(origin.address, "familiar" if familiar else "login"):
             attempt = await self._throttle.begin(name, origin.address, familiar=familiar, now=now)
-            matched, spent = await self._hashing.verify(password, user.password_hash)
+            matched, spent = await self._hashing.verify(password, user.password_hash, first=familiar)
             if not matched:
                 await self._hashing.even_out(spent)
                 failed = event("password_confirmed", origin, now=now, subject=user.id, outcome="failure")

@@ -2,7 +2,8 @@
 
 A hash takes tens of milliseconds of a core and tens of megabytes; nothing else may wait for it. Places in the queue
 are given out before an account is looked up, so that a full queue tells nothing about accounts: one network holds at
-most a quarter of the places, and registrations have a share of their own.
+most a quarter of the places, and registrations have a share of their own. So do logins from networks that are familiar
+to the account, and these come first: a flood of guesses makes no user wait for it.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import ipaddress
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -57,6 +58,9 @@ class Hashing:
         self._places: dict[Share, int] = {"login": places, "familiar": quarter, "registration": quarter}
         self._taken: Counter[Share] = Counter()
         self._by_network: Counter[tuple[Share, str]] = Counter()
+        # One more than there are threads, so that none is idle while the next turn is given.
+        self._free = threads + 1
+        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
         self._executor: ThreadPoolExecutor | None = None
         self._slowest = 0.0
         self._formats: frozenset[str] = frozenset()
@@ -105,11 +109,14 @@ class Hashing:
         except WeakPassword:
             return None
 
-    async def verify(self, password: str, stored: str | None) -> Verification:
-        """Whether *password* is *stored*'s. None (no such account) costs a hash, too, and never matches."""
+    async def verify(self, password: str, stored: str | None, *, first: bool = False) -> Verification:
+        """Whether *password* is *stored*'s. None (no such account) costs a hash, too, and never matches.
+
+        *first*: before all that wait and did not say so.
+        """
         against = passwords.decoy(self.profile) if stored is None else stored
         try:
-            matched, seconds = await self._run(passwords.verify_password, password, against)
+            matched, seconds = await self._run(passwords.verify_password, password, against, first=first)
         except passwords.UnsupportedHash:
             return Verification(False, 0.0)
         return Verification(matched and stored is not None, seconds)
@@ -135,11 +142,40 @@ class Hashing:
         self._slowest = max(times) * 1.1 if foreign else 0.0
         self._formats = formats
 
-    async def _run(self, work: Callable[..., T], *args: object, **options: object) -> tuple[T, float]:
-        if self._executor is None:
-            raise Busy(detail="hashing has stopped")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, _timed, work, args, options)
+    async def _run(
+        self, work: Callable[..., T], *args: object, first: bool = False, **options: object
+    ) -> tuple[T, float]:
+        await self._turn(first)
+        try:
+            if self._executor is None:
+                raise Busy(detail="hashing has stopped")
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, _timed, work, args, options)
+        finally:
+            self._next()
+
+    async def _turn(self, first: bool) -> None:
+        """Wait until a thread is free, or about to be."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[0 if first else 1].append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        for queue in self._waiting:
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+        self._free += 1
 
 
 def _timed(work: Callable[..., T], args: tuple[object, ...], options: dict[str, object]) -> tuple[T, float]:

@@ -93,7 +93,7 @@ class Login:
         familiar = await self._throttle.is_familiar(tried, origin.address, now=now)
         with self._hashing.place(origin.address, "familiar" if familiar else "login"):
             attempt = await self._throttle.begin(tried, origin.address, familiar=familiar, now=now)
-            user = await self._check_password(key, password)
+            user = await self._check_password(key, password, first=familiar)
             if user is None:
                 self._logins["password", "failure"].inc()
                 await self._failed(origin, attempt, now)
@@ -187,11 +187,11 @@ class Login:
         detail = f"account {attempt.own.hex()[:12]}"
         await self._store.events.append(event("login", origin, now=now, outcome="failure", detail=detail))
 
-    async def _check_password(self, key: NameKey | None, password: str) -> User | None:
+    async def _check_password(self, key: NameKey | None, password: str, *, first: bool) -> User | None:
         user = None
         if key is not None:
             user = await self._store.users.find_by_name(self._keyring.name_digest(key))
-        matched, seconds = await self._hashing.verify(password, user.password_hash if user else None)
+        matched, seconds = await self._hashing.verify(password, user.password_hash if user else None, first=first)
         if user is not None and matched and user.is_active:
             return user
         await self._hashing.even_out(seconds)
