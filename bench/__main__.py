@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import argon2
 
+from bench import stuffing
 from bench.servers import Server, authwright, fastapi_users
 from bench.wire import Connection, Request, drive_connections, get, post
 
@@ -234,6 +235,28 @@ def measure() -> list[Figure]:
         text = f"{memory:.0f} MiB (before {base:.0f} MiB)"
         bound = f"under {most:.0f} MiB: before + {CORES} threads x 19 MiB + 8 MiB of buffers"
         figures.append(Figure("memory meanwhile", text, bound, memory < most))
+    figures += stuffed()
+    return figures
+
+
+def stuffed() -> list[Figure]:
+    """What a user meets while strangers try passwords, from one network and from five thousand."""
+    figures: list[Figure] = []
+    with authwright(FORWARDED_ALLOW_IPS="127.0.0.1") as server:
+        token = stuffing.prepare(server)
+        _, idle, token = stuffing.observe(server, token, 4)
+        for networks, name in ((1, "one network"), (5000, "5,000 networks")):
+            calm, token = stuffing.under_attack(server, token, networks=networks, seconds=8)
+            answered = ", ".join(f"{count} x {status}" for status, count in sorted(calm.statuses.items()))
+            text = f"{calm.login:.0f} ms ({answered} meanwhile)"
+            what = f"slowest login of a user while strangers from {name} try passwords"
+            figures.append(Figure(what, text, "under 1,000 ms", calm.login < 1000))
+            text = f"{calm.refresh:.2f} ms (idle {idle:.2f} ms)"
+            figures.append(
+                Figure(
+                    f"median `POST /refresh-token` meanwhile ({name})", text, "idle + 20 %", calm.refresh < idle * 1.2
+                )
+            )
     return figures
 
 

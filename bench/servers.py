@@ -87,7 +87,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, folder: Path, probe: str)
 
 
 @contextmanager
-def authwright() -> Iterator[Server]:
+def authwright(**more: str) -> Iterator[Server]:
     """`authwright serve`, one worker, SQLite in a file, hashes at their real cost, no log lines for good requests."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as name:
@@ -97,6 +97,9 @@ def authwright() -> Iterator[Server]:
             "AUTHWRIGHT_ISSUER": f"http://127.0.0.1:{port}",
             "AUTHWRIGHT_REGISTRATION": "open",
             "AUTHWRIGHT_LOG_LEVEL": "warning",
+            # All accounts are made, and all failures come, from one address here.
+            "AUTHWRIGHT_REGISTRATIONS_PER_HOUR": "0",
+            **more,
         }
         command = [str(Path(sys.executable).parent / "authwright"), "serve", "--port", str(port)]
         with _running(command, port, Path(name), environment, "/livez") as server:

@@ -92,12 +92,17 @@ def bearer(token: str | None) -> dict[str, str]:
 
 def development(**settings: Any) -> Settings:
     """Settings for a development server in memory."""
-    return Settings.dev(**{"database_url": "sqlite://", **CHEAP_HASHES, **settings})
+    return Settings.dev(**{"database_url": "sqlite://", "refusal_delay_ms": 0, **CHEAP_HASHES, **settings})
 
 
 def production(folder: Path, **settings: Any) -> Settings:
     """Settings for a production server with its database in *folder*."""
-    values = {"database_url": f"sqlite:///{folder}/authwright.db", "secret_key": new_secret_key(), **settings}
+    values = {
+        "refusal_delay_ms": 0,
+        "database_url": f"sqlite:///{folder}/authwright.db",
+        "secret_key": new_secret_key(),
+        **settings,
+    }
     return Settings(**values)
 
 

@@ -64,7 +64,7 @@ from authwright.web.admin import AdminRoutes, add_admin
 from authwright.web.caller import Callers
 from authwright.web.docs import add_docs
 from authwright.web.edge import Edge
-from authwright.web.endpoint import Endpoints, refusal_reply
+from authwright.web.endpoint import Brake, Endpoints, refusal_reply
 from authwright.web.health import add_health
 from authwright.web.me import Me, add_me
 from authwright.web.oauth.metadata import add_metadata
@@ -304,7 +304,7 @@ class Server:
             lifespan=lifespan,
         )
         app.state.authwright = self
-        endpoints = Endpoints(app, realm=settings.issuer)
+        endpoints = Endpoints(app, realm=settings.issuer, brake=Brake(settings.refusal_delay_ms / 1000))
         password_grant = settings.profile != "oauth21"
         callers = Callers(self.verify, self.api_keys, self.clock)
         services = AccountServices(self.register, self.login, self.refresh, self.logout, self.whoami)

@@ -123,6 +123,9 @@ class Settings:
     failed_logins_network: int = _setting(
         100, _number(2, 100_000), "The same for one network, over all accounts that it is not familiar to."
     )
+    refusal_delay_ms: int = _setting(
+        250, _number(0, 5000), "How long the answer is held back from who made too many attempts, in milliseconds."
+    )
     registrations_per_hour: int = _setting(
         20, _number(0, 100_000), "Registrations of one network in an hour, before the next is delayed. 0: any number."
     )

@@ -82,7 +82,7 @@ async def test_rewrapping_moves_to_the_new_secret_and_changes_no_key(store: SqlS
     new_secret = new_secret_key()
     both = keyring(store, new_secret, SECRET)
     await both.load(NOW)
-    assert await both.rewrap() == 3
+    assert await both.rewrap(NOW) == 3
     alone = keyring(store, new_secret)
     await alone.load(NOW)
     assert alone.jwks(NOW) == old.jwks(NOW)
@@ -156,7 +156,7 @@ async def test_a_server_whose_keys_were_rewrapped_under_a_newer_secret_goes_on(s
     login = await service.registered_login()
     ring = keyring(service.server.store, new_secret_key())
     ring._wrap._all.append(service.server.keyring._wrap._current)
-    await ring.rewrap()
+    await ring.rewrap(service.clock())
     service.server.counter.raise_()
     assert (await service.get("/me", login["access_token"])).status_code == 200
     assert (await service.login())["access_token"]

@@ -82,7 +82,7 @@ def rewrap() -> None:
     """
 
     async def work(server: Any) -> int:
-        count: int = await server.keyring.rewrap()
+        count: int = await server.keyring.rewrap(server.clock())
         return count
 
     typer.echo(f"Encrypted {with_server(work)} keys under the current SECRET_KEY.")

@@ -15,6 +15,7 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from authwright.domain.event import COMMAND_LINE, Event, event
 from authwright.domain.instant import Instant, after
 from authwright.domain.keyring import (
     PUBLISH_AHEAD,
@@ -195,7 +196,8 @@ class Keyring:
         active_from = now if at_once else after(now, PUBLISH_AHEAD)
         while True:
             await self.load(now)
-            record = await self._add("sign", self._issuer, self._alg, self._signing.records, now, active_from)
+            made = event("signing_key_rotated", COMMAND_LINE, now=now, detail=self._alg)
+            record = await self._add("sign", self._issuer, self._alg, self._signing.records, now, active_from, made)
             if record is not None:
                 break
         await self.load(now)
@@ -215,16 +217,18 @@ class Keyring:
         active = active_key(self._signing.records, now)
         if active is not None and active.id == key_id:
             await self.rotate(now, at_once=True)
-        await self._store.keys.withdraw(key_id, now=now)
+        withdrawn = event("signing_key_withdrawn", COMMAND_LINE, now=now, detail=key_id)
+        await self._store.keys.withdraw(key_id, now=now, event=withdrawn)
         await self.load(now)
         log.warning("key_withdrawn", kid=key_id)
         return Revocation("key", key_id, 0, "withdrawn", now, FOREVER)
 
-    async def rewrap(self) -> int:
+    async def rewrap(self, now: Instant) -> int:
         """Encrypt every stored key under the current `SECRET_KEY`; how many. Sessions and tokens stay valid."""
         rows = await self._store.keys.all()
         for row in rows:
             await self._store.keys.rewrap(row.id, old=row.wrapped, new=self._wrap.wrap(self._wrap.unwrap(row), row))
+        await self._store.events.append(event("keys_rewrapped", COMMAND_LINE, now=now, detail=f"{len(rows)} keys"))
         return len(rows)
 
     def _of(self, purpose: Purpose, rows: Sequence[KeyRecord]) -> list[KeyRecord]:
@@ -261,6 +265,7 @@ class Keyring:
         existing: Sequence[KeyRecord],
         now: Instant,
         active_from: Instant,
+        made: Event | None = None,
     ) -> KeyRecord | None:
         if purpose == "sign" and alg != "HS256":
             pair = PrivateKey.generate(_as_alg(alg))
@@ -270,7 +275,7 @@ class Keyring:
         ordinal = max((row.ordinal for row in existing), default=0) + 1
         bare = KeyRecord(key_id, purpose, issuer, alg, ordinal, b"", now, active_from, None)
         record = replace(bare, wrapped=self._wrap.wrap(material, bare))
-        return record if await self._store.keys.add(record) else None
+        return record if await self._store.keys.add(record, event=made) else None
 
     def _key(self, record: KeyRecord, audience: str) -> PrivateKey | SharedSecret:
         material = self._signing.material[record.id]

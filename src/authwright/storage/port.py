@@ -366,13 +366,13 @@ class Usage(Protocol):
 class Keys(Protocol):
     """Signing, MAC and look-up keys, encrypted before they come here."""
 
-    async def add(self, record: KeyRecord) -> bool:
+    async def add(self, record: KeyRecord, *, event: Event | None = None) -> bool:
         """Insert *record*; False if another process has taken its ordinal (then read again)."""
 
     async def all(self) -> Sequence[KeyRecord]:
         """Every key, in the order of ordinals."""
 
-    async def withdraw(self, key_id: str, *, now: Instant) -> bool:
+    async def withdraw(self, key_id: str, *, now: Instant, event: Event | None = None) -> bool:
         """Mark the key withdrawn for ever; whether this call did it."""
 
     async def rewrap(self, key_id: str, *, old: bytes, new: bytes) -> bool:

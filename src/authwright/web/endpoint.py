@@ -4,6 +4,7 @@ A route is added the usual way, for the path table and the document, and then an
 a fraction of the cost, and every byte of a request is read by the strict rules below.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -18,9 +19,11 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from authwright.domain.errors import (
+    Busy,
     InvalidRequest,
     PayloadTooLarge,
     Refusal,
+    TooManyAttempts,
     Unavailable,
     UnprocessableContent,
     UnsupportedMediaType,
@@ -31,6 +34,7 @@ from authwright.storage.port import StoreUnavailable
 from authwright.web import errors
 from authwright.web.errors import JSON
 
+MOST_HELD: Final = 1000
 MAX_BODY: Final = 64 * 1024
 MAX_FIELDS: Final = 32
 FORM: Final = "application/x-www-form-urlencoded"
@@ -231,13 +235,34 @@ def _problems(model: type[BaseModel], error: ValidationError) -> dict[str, str]:
 Handler = Callable[[Call], Awaitable[Reply]]
 
 
+class Brake:
+    """Holds back answers to who is slowed down, so that asking again at once costs others no time.
+
+    For *seconds* each, and MOST_HELD at a time: what is beyond is answered at once.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._held = 0
+
+    async def hold(self) -> None:
+        if self._held >= MOST_HELD or not self._seconds:
+            return
+        self._held += 1
+        try:
+            await asyncio.sleep(self._seconds)
+        finally:
+            self._held -= 1
+
+
 class RawEndpoint:
     """The ASGI callable behind a route."""
 
-    __slots__ = ("_handle", "_realm", "oauth")
+    __slots__ = ("_brake", "_handle", "_realm", "oauth")
 
-    def __init__(self, handle: Handler, *, oauth: bool, realm: str) -> None:
+    def __init__(self, handle: Handler, *, oauth: bool, realm: str, brake: Brake) -> None:
         self._handle = handle
+        self._brake = brake
         self._realm = realm
         self.oauth = oauth
 
@@ -247,6 +272,8 @@ class RawEndpoint:
         try:
             return await self._handle(call)
         except (Refusal, StoreUnavailable) as refusal:
+            if isinstance(refusal, TooManyAttempts | Busy):
+                await self._brake.hold()
             return refusal_reply(refusal, oauth=self.oauth, request_id=call.request_id, realm=self._realm)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -256,8 +283,9 @@ class RawEndpoint:
 class Endpoints:
     """Adds raw endpoints to *app*; *realm* names the protection space in challenges."""
 
-    def __init__(self, app: FastAPI, *, realm: str) -> None:
+    def __init__(self, app: FastAPI, *, realm: str, brake: Brake) -> None:
         self._app = app
+        self._brake = brake
         self._realm = realm
         self.direct: dict[tuple[str, str], RawEndpoint] = {}
         """The endpoints whose path has no parameters, by method and path."""
@@ -324,7 +352,7 @@ class Endpoints:
         route = self._app.router.routes[-1]
         if not isinstance(route, APIRoute):  # pragma: no cover - FastAPI always appends the route it made
             raise TypeError("FastAPI did not add the route last")
-        route.app = endpoint = RawEndpoint(handle, oauth=oauth, realm=self._realm)
+        route.app = endpoint = RawEndpoint(handle, oauth=oauth, realm=self._realm, brake=self._brake)
         if "{" not in path:
             self.direct[method, path] = endpoint
 

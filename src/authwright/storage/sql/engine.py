@@ -289,7 +289,7 @@ class Database:
         return await self._opened().writer.submit(taken, guards=guards, together=together)
 
     def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
-        """The rows of a query by a unique key over what is committed, at once. Raises StoreUnavailable."""
+        """The rows of a query by a key, or of few rows, over what is committed, at once. Raises StoreUnavailable."""
         return _fetch(self._opened().finder, *statement.with_values(parameters))
 
     async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
