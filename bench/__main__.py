@@ -1,21 +1,27 @@
 """Run all measurements and print them as a table: `python -m bench [--write]`."""
 
+import asyncio
+import io
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import argon2
 
+from authwright import app
+from authwright.config import Settings
 from bench import stuffing
 from bench.servers import Server, authwright, fastapi_users
 from bench.wire import Connection, Request, drive_connections, get, post
@@ -235,8 +241,33 @@ def measure() -> list[Figure]:
         text = f"{memory:.0f} MiB (before {base:.0f} MiB)"
         bound = f"under {most:.0f} MiB: before + {CORES} threads x 19 MiB + 8 MiB of buffers"
         figures.append(Figure("memory meanwhile", text, bound, memory < most))
+    figures.append(recorded())
     figures += stuffed()
     return figures
+
+
+def recorded() -> Figure:
+    """What it costs a request to be recorded: counted in memory, and stored in its share of a batch."""
+
+    async def cost() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            server = app.Server(Settings.dev(database_url=f"sqlite:///{folder}/store.db"))
+            await server.open()
+            callers = [SimpleNamespace(subject=f"usr_{number:022}", plan="free") for number in range(200)]
+            times = 20_000
+            before = time.process_time()
+            for number in range(times):
+                scope = {"method": "GET", "authwright.caller": callers[number % len(callers)]}
+                server.observe(scope, "/me", 200, 400_000 + number)
+                if number % 1000 == 999:
+                    await server.usage.flush()
+            spent = time.process_time() - before
+            await server.close()
+            return spent / times * 1e6
+
+    with redirect_stdout(io.StringIO()):
+        measured = statistics.median(asyncio.run(cost()) for _ in range(ROUNDS))
+    return _below("recording a request (200 callers, 1,000 requests a second)", measured, 20, "us")
 
 
 def stuffed() -> list[Figure]:

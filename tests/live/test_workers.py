@@ -105,3 +105,58 @@ def test_a_worker_that_is_killed_is_replaced_and_nobody_notices_for_long(workers
     bearer = {"Authorization": f"Bearer {login['access_token']}"}
     with workers.http() as http:
         assert http.get("/me", headers=bearer).status_code == 200
+
+
+def test_r55_disabling_is_honoured_by_every_worker_from_the_commands_end_on(workers: Running) -> None:
+    spread = connections(workers, 8)
+    with workers.http() as http:
+        login = http.post("/login", data=FORM).json()
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
+        port = workers.base.rpartition(":")[2]
+        done = run(workers.folder, "users", "disable", "ada", PORT=port, **workers.env)  # type: ignore[attr-defined]
+        assert done.returncode == 0, done.stderr
+        assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
+        body = {"refresh_token": login["refresh_token"]}
+        assert {each.post("/refresh-token", json=body).status_code for each in spread} == {400}
+        assert http.post("/login", data=FORM).status_code == 401
+    for each in spread:
+        each.close()
+
+
+def test_failures_are_counted_over_all_workers(workers: Running) -> None:
+    wrong = {**FORM, "username": "nobody", "password": "x"}
+    statuses = []
+    for _ in range(8):
+        with workers.http() as http:
+            statuses.append(http.post("/login", data=wrong).status_code)
+    assert statuses[:5] == [401] * 5
+    assert 429 in statuses[5:]
+
+
+def test_metrics_and_reports_add_up_over_workers_and_a_crash(workers: Running) -> None:
+    spread = connections(workers, 8)
+    port = workers.base.rpartition(":")[2]
+    env = {**workers.env, "PORT": port}  # type: ignore[attr-defined]
+    made = run(workers.folder, "users", "create", "--username", "root-ada", "--admin", stdin=FORM["password"], **env)
+    assert made.returncode == 0, made.stderr
+    with workers.http() as http:
+        login = http.post("/login", data={**FORM, "username": "root-ada"}).json()
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        for each in spread:
+            for _ in range(5):
+                assert each.get("/predict", headers=bearer).status_code == 200
+        text = http.get("/metrics", headers=bearer).text
+        (line,) = [line for line in text.splitlines() if 'route="/predict"' in line and "requests_total" in line]
+        assert line.endswith(" 40.0")
+        # Stored once a second by each worker; after that a crash loses nothing.
+        time.sleep(1.5)
+    for each in spread:
+        each.close()
+    workers.kill()
+    with serving(workers.folder, "serve", port=int(port), **workers.env) as server, server.http() as http:  # type: ignore[attr-defined]
+        login = http.post("/login", data={**FORM, "username": "root-ada"}).json()
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        report = http.get("/analytics/full", headers=bearer).json()
+        assert report["calls"]["by_route"]["/predict"] == 40
+        assert report["predictions"]["total"] == 40
