@@ -74,12 +74,13 @@ _CREATE = """
 import asyncio, sys
 from authwright.app import Server
 from authwright.config import load_settings
+from authwright.domain.event import COMMAND_LINE
 
 async def main():
     server = Server(load_settings("serve"))
     await server.open()
     for number in range(int(sys.argv[1])):
-        made = await server.clients.create(name=f"bench {number}", now=server.clock())
+        made = await server.clients.create(name=f"bench {number}", origin=COMMAND_LINE, now=server.clock())
         print(made.client_key)
     await server.close()
 

@@ -182,7 +182,7 @@ class Server:
             policy=passwords,
             issuer=settings.issuer,
         )
-        self.users = Users(self.store, self.keyring, confirm, self.revoke, self.plans)
+        self.users = Users(self.store, self.keyring, confirm, self.throttle, self.revoke, self.plans)
         audiences = self.tokens.known_audiences
         self.clients = Clients(self.store, self.revoke, self.throttle, self.plans, audiences=audiences)
         self.api_keys = ApiKeys(

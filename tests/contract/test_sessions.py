@@ -2,15 +2,16 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.instant import Instant, after
 from authwright.domain.secrets import ClientId, SessionId, Subject
-from authwright.domain.session import Session
+from authwright.domain.session import EndReason, Session
 from authwright.domain.user import User
-from authwright.storage.port import Store
+from authwright.storage.port import Ending, Store
 from records import HASH, NOW, client, name, secret, session, user
 
 
@@ -208,11 +209,11 @@ async def test_nobody_keeps_a_session_that_is_not_theirs_or_has_ended(store: Sto
 async def test_the_least_recently_used_sessions_make_room(store: Store) -> None:
     ada = await stored_user(store)
     made = [await opened(store, ada.id, used_at=after(NOW, number)) for number in range(5)]
-    ended = await store.sessions.end_excess(Subject(ada.id), most=3, now=NOW)
+    ended = await store.sessions.end_excess(Subject(ada.id), client=FIRST_PARTY, most=3, now=NOW)
     assert set(ended) == {made[0].id, made[1].id}
     alive = await store.sessions.list_live(Subject(ada.id), now=NOW)
     assert [each.id for each in alive] == [made[4].id, made[3].id, made[2].id]
-    assert await store.sessions.end_excess(Subject(ada.id), most=3, now=NOW) == []
+    assert await store.sessions.end_excess(Subject(ada.id), client=FIRST_PARTY, most=3, now=NOW) == []
 
 
 async def test_what_a_crash_left_out_is_found(store: Store) -> None:
@@ -275,18 +276,95 @@ async def test_a_login_and_a_change_of_the_account_that_race_leave_no_session_be
         epoch = raised
 
 
-async def test_sessions_are_carried_over_to_what_their_user_is_now(store: Store) -> None:
-    ada = user()
-    await store.users.add(ada, [])
-    old, ended = session(ada.id), session(ada.id)
-    for each in (old, ended):
-        await store.sessions.open(each)
+def ending(because: EndReason = "changed", **more: Any) -> Ending:
+    return Ending(because, after(NOW, 5), after(NOW, 99), **more)
+
+
+async def test_sessions_are_carried_over_in_the_step_of_the_change(store: Store) -> None:
+    ada = await stored_user(store)
+    old, ended = await opened(store, ada.id), await opened(store, ada.id)
     await store.sessions.end(ended.id, because="logout", now=NOW)
-    changed = replace(ada, username="Lovelace", role="admin", plan="premium", auth_epoch=4)
-    assert await store.sessions.carry_over(changed, now=NOW) == 1
+    changed = replace(ada, username="Lovelace", role="admin", plan="premium", auth_epoch=2)
+    assert await store.users.change(changed, epoch=1, gained=[], lost=[], ending=ending(carry_over=True))
     found = await store.sessions.find(old.id)
-    assert found == old._replace(username="Lovelace", role="admin", plan="premium", auth_epoch=4)
-    assert await store.sessions.carry_over(changed, now=NOW) == 0
+    assert found == old._replace(username="Lovelace", role="admin", plan="premium", auth_epoch=2)
+    (entry,) = await store.ledger.since(0)
+    assert (entry.kind, entry.target, entry.epoch, entry.reason) == ("subject", ada.id, 2, "changed")
+    assert (entry.at, entry.until) == (after(NOW, 5), after(NOW, 99))
+
+
+async def test_a_session_that_an_earlier_change_was_to_end_is_not_carried_over(store: Store) -> None:
+    ada = await stored_user(store)
+    old = await opened(store, ada.id)
+    # As a crash between two writes would leave it.
+    await store.users.raise_epoch(ada.id, now=NOW)
+    changed = replace(ada, plan="premium", auth_epoch=3)
+    assert await store.users.change(changed, epoch=2, gained=[], lost=[], ending=ending(carry_over=True))
+    found = await store.sessions.find(old.id)
+    assert found
+    assert found.revoked_at == after(NOW, 5)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_sessions_end_in_the_step_that_raises_the_epoch(store: Store, kept: bool) -> None:
+    ada = await stored_user(store)
+    one, two = await opened(store, ada.id), await opened(store, ada.id)
+    token = secret(9)
+    await store.users.offer_reset(ada.id, token, expires_at=after(NOW, 100))
+    keep = one.id if kept else None
+    end = ending("password_changed", keep=keep)
+    epoch = await store.users.replace_password(
+        ada.id, old=ada.password_hash, new=HASH + "x", epoch=1, now=NOW, ending=end
+    )
+    assert epoch == 2
+    live = await store.sessions.list_live(Subject(ada.id), now=after(NOW, 6))
+    assert [(each.id, each.auth_epoch) for each in live] == ([(one.id, 2)] if kept else [])
+    assert [each.epoch for each in await store.ledger.since(0)] == [2]
+    assert await store.users.find_by_reset(token, now=NOW) is None
+    found = await store.sessions.find(two.id)
+    assert found
+    assert found.revoked_because == "password_changed"
+
+
+async def test_a_reset_a_deletion_and_a_client_end_sessions_in_one_step(store: Store) -> None:
+    ada, eve, scoring = await stored_user(store), await stored_user(store), client()
+    await store.clients.add(scoring)
+    sessions = [await opened(store, ada.id), await opened(store, eve.id)]
+    with_key = await store.sessions.open_with_key(scoring.key_digest, session("", methods="key"))
+    assert with_key
+    sessions.append(with_key.session)
+    token = secret(9)
+    await store.users.offer_reset(ada.id, token, expires_at=after(NOW, 100))
+    assert await store.users.reset_password(ada.id, token, new=HASH, now=NOW, ending=ending("password_reset"))
+    assert await store.users.delete(eve.id, ending=ending("deleted"))
+    assert await store.clients.set_status(scoring.id, "disabled", now=NOW, ending=ending("disabled"))
+    reasons = [(await store.sessions.find(each.id)).revoked_because for each in sessions]  # type: ignore[union-attr]
+    assert reasons == ["password_reset", "deleted", "disabled"]
+    assert [(each.target, each.epoch) for each in await store.ledger.since(0)] == [
+        (ada.id, 2),
+        (eve.id, 2),
+        (scoring.id, 2),
+    ]
+
+
+async def test_one_session_ends_with_its_entry_and_a_repeat_adds_none(store: Store) -> None:
+    ada = await stored_user(store)
+    one = await opened(store, ada.id)
+    for first in (True, False):
+        assert await store.sessions.end(one.id, because="logout", now=NOW, ending=ending("logout")) is first
+    (entry,) = await store.ledger.since(0)
+    assert (entry.kind, entry.target) == ("session", one.id)
+
+
+async def test_nothing_is_written_for_a_change_that_came_too_late(store: Store) -> None:
+    ada = await stored_user(store)
+    one = await opened(store, ada.id)
+    await store.users.raise_epoch(ada.id, now=NOW)
+    assert not await store.users.change(
+        replace(ada, plan="x", auth_epoch=2), epoch=1, gained=[], lost=[], ending=ending()
+    )
+    assert await store.ledger.since(0) == []
+    assert await store.sessions.find(one.id) == one
 
 
 async def test_sessions_of_somebody_who_is_gone_are_found_again(store: Store) -> None:

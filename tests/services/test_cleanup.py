@@ -27,7 +27,7 @@ async def test_what_no_longer_matters_is_forgotten(service: Service, clock: Cloc
     assert (await service.refresh(kept["refresh_token"])).status_code == 200
     clock.advance(401 * 86_400)
     assert await service.server.cleanup.run(clock()) > 0
-    assert list(await store.usage.calls(since_day=0)) == []
+    assert list(await store.usage.totals(since_day=0)) == []
     # Events are for ever.
     events = await store.events.count_by_day(since=Instant(0))
     assert sum(row[3] for row in events) >= 6

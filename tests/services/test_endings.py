@@ -96,76 +96,101 @@ async def test_r55_logging_out_everywhere_ends_every_session_and_a_login_under_w
     assert all(session.auth_epoch == epoch for session in sessions)
 
 
-async def test_a_change_whose_sessions_could_not_be_ended_is_finished_by_the_follower(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["password", "logout", "everywhere", "disable", "delete", "key", "reset", "plan"])
+async def test_what_the_store_refuses_did_not_happen_and_a_repeat_does_all_of_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
+    admin = bearer(await service.new_admin())
     await service.register()
     mine, other = await service.login(), await service.login()
-    failing_once(monkeypatch, service.server.store.sessions, "end_all")
-    assert await change(service, mine) == 503
-    await service.server.revoke.finish(service.clock())
-    assert await alive(service, other) == (False, False)
-    assert await alive(service, mine) == (False, True)
+    own = bearer(mine["access_token"])
+    key = (await service.http.post("/me/keys", headers=own, json={"name": "x"})).json()
+    by_key = (await service.http.post("/login", json={"client_key": key["key"]})).json()
+    user = await service.server.users.find("bholay")
+    link = await service.server.passwords.reset_link(user, origin=COMMAND_LINE, now=service.clock())
+    token = link.url.partition("token=")[2]
+    passwords = {"current_password": "test123", "new_password": "test456"}
+    requests: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "password": ("POST", "/me/password", {"headers": own, "json": passwords}),
+        "logout": ("POST", "/logout", {"headers": bearer(other["access_token"])}),
+        "everywhere": ("POST", "/logout?everywhere=true", {"headers": own}),
+        "disable": ("PATCH", "/users/bholay", {"headers": admin, "json": {"is_active": False}}),
+        "delete": ("DELETE", "/users/bholay", {"headers": admin}),
+        "key": ("DELETE", f"/me/keys/{key['id']}", {"headers": own}),
+        "reset": ("POST", "/reset-password", {"json": {"token": token, "new_password": "test456"}}),
+        "plan": ("PATCH", "/users/bholay", {"headers": admin, "json": {"plan": "premium"}}),
+    }
+    method, path, sent = requests[what]
+    submit = service.server.store._database._open.writer.submit  # type: ignore[union-attr]
+    refused = []
+
+    def refuse_the_change(steps: Any, **options: Any) -> Any:
+        # The step that takes something away is let run; what belongs to it fails, and so must all of it.
+        if any("INSERT INTO revocations" in text for text, _ in steps):
+            refused.append(steps)
+            steps = [*steps, ("SELECT 1 FROM nowhere", ())]
+        return submit(steps, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.server.store._database._open.writer, "submit", refuse_the_change)
+        answer = await service.http.request(method, path, **sent)
+    assert refused
+    assert answer.status_code == 503
+    for login in (mine, other, by_key):
+        assert (await service.get("/secure-data", login["access_token"])).status_code == 200
+    assert (await service.http.request(method, path, **sent)).status_code == 200
+    ended = {"logout": [other], "key": [by_key], "password": [other, by_key], "plan": []}.get(
+        what, [mine, other, by_key]
+    )
+    for login in ended:
+        assert await alive(service, login) == (False, False)
+    if what == "plan":
+        assert await alive(service, other) == (False, True)
 
 
-async def test_a_later_ending_is_not_forgotten_for_an_earlier_one(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(service: Service) -> None:
+    """As a store without transactions over several rows can be left."""
     await service.register()
-    mine = await service.login()
-    subject = Subject(mine["user_id"])
-    session_id = service.server.keyring.refresh_tokens.decode(mine["refresh_token"]).session_id
-    for epoch, keep in ((3, None), (2, session_id)):
-        failing_once(monkeypatch, service.server.store.sessions, "end_all")
-        with pytest.raises(StoreUnavailable):
-            await service.server.revoke.end_all(
-                subject, epoch=epoch, because="logout_everywhere", now=service.clock(), keep=keep
-            )
-    await service.server.revoke.finish(service.clock())
-    assert await alive(service, mine) == (False, False)
-
-
-async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await service.register()
-    mine, other = await service.login(), await service.login()
-    failing_once(monkeypatch, service.server.store.sessions, "end_all")
-    assert await change(service, mine) == 503
+    login = await service.login()
+    await service.server.store.users.raise_epoch(login["user_id"], now=service.clock())
     await Revoke(service.server.store, CounterPage(None), Revocations(), Metrics(), matters=4000).start(service.clock())
     await service.server.revoke.catch_up()
-    for login in (mine, other):
-        assert await alive(service, login) == (False, False)
-
-
-async def test_a_logout_whose_ledger_entry_was_lost_is_mended_by_a_repeat(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    login = await service.registered_login()
-    failing_once(monkeypatch, service.server.store.ledger, "append")
-    assert (await service.logout(login["access_token"])).status_code == 503
-    assert (await service.logout(login["access_token"])).status_code == 200
     assert await alive(service, login) == (False, False)
 
 
 @pytest.mark.parametrize("way", ["start", "delete", "refresh"])
-async def test_a_ledger_entry_that_was_lost_is_written_by_whoever_meets_the_session(
-    service: Service, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
+async def test_a_ledger_entry_that_was_lost_is_written_by_whoever_meets_the_session(service: Service, way: str) -> None:
     await service.register()
     mine, other = await service.login(), await service.login()
     sessions = (await service.get("/me/sessions", mine["access_token"])).json()["sessions"]
     victim = next(each["id"] for each in sessions if not each["current"])
-    failing_once(monkeypatch, service.server.store.ledger, "append")
-    path = f"/me/sessions/{victim}"
-    assert (await service.http.delete(path, headers=bearer(mine["access_token"]))).status_code == 503
+    await service.server.store.sessions.end(victim, because="logout", now=service.clock())
     if way == "start":
         await service.server.revoke.start(service.clock())
     elif way == "delete":
+        path = f"/me/sessions/{victim}"
         assert (await service.http.delete(path, headers=bearer(mine["access_token"]))).status_code == 404
     else:
         assert (await service.refresh(other["refresh_token"])).status_code == 400
     assert (await service.get("/me", other["access_token"])).status_code == 401
+
+
+async def test_a_plan_change_beside_a_reset_rescues_no_session(service: Service) -> None:
+    admin = bearer(await service.new_admin())
+    for round_ in range(5):
+        name = f"user{round_}"
+        await service.register(name)
+        login = await service.login(name)
+        user = await service.server.users.find(name)
+        link = await service.server.passwords.reset_link(user, origin=COMMAND_LINE, now=service.clock())
+        body = {"token": link.url.partition("token=")[2], "new_password": "test456"}
+        done, changed = await asyncio.gather(
+            service.http.post("/reset-password", json=body),
+            service.http.patch(f"/users/{name}", headers=admin, json={"plan": "premium"}),
+        )
+        assert done.status_code == 200
+        assert changed.status_code in (200, 409)
+        assert await alive(service, login) == (False, False)
 
 
 async def test_repeated_endings_do_not_make_the_ledger_grow(service: Service) -> None:

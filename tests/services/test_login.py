@@ -138,4 +138,4 @@ async def test_places_are_given_back_when_a_caller_goes_away(service: Service) -
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert not service.server.hashing._taken.total()
-    assert not service.server.hashing._by_network
+    assert not service.server.hashing._held

@@ -124,3 +124,47 @@ async def test_a_clients_key_is_a_bearer_credential_too(service: Service) -> Non
     assert (await service.get("/users/", key)).status_code == 403
     logout = await service.logout(key)
     assert logout.status_code == 401
+
+
+async def test_a_key_logs_nobody_out_everywhere_and_evicts_no_session(service: Service, clock: Clock) -> None:
+    login = await service.registered_login()
+    key = (await new_key(service, login["access_token"]))["key"]
+    session = (await service.http.post("/login", json={"client_key": key})).json()
+    for sent in (
+        {"headers": bearer(session["access_token"])},
+        {"json": {"refresh_token": session["refresh_token"]}},
+        {"headers": bearer(key)},
+    ):
+        refused = await service.http.post("/logout?everywhere=true", **sent)
+        assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+    for _ in range(101):
+        clock.advance(0.1)
+        assert (await service.http.post("/login", json={"client_key": key})).status_code == 200
+    assert (await service.get("/me", login["access_token"])).status_code == 200
+    assert (await service.refresh(login["refresh_token"])).status_code == 200
+    # Its own first session made room.
+    assert (await service.refresh(session["refresh_token"])).status_code == 400
+
+
+async def test_keys_survive_a_password_change_and_not_a_reset(service: Service, clock: Clock) -> None:
+    login = await service.registered_login("ada")
+    key = (await new_key(service, login["access_token"]))["key"]
+    body = {"current_password": "test123", "new_password": "test456"}
+    await service.http.post("/me/password", headers=bearer(login["access_token"]), json=body)
+    assert (await service.get("/me", key)).status_code == 200
+    user = await service.server.users.find("ada")
+    from authwright.domain.event import COMMAND_LINE
+
+    link = await service.server.passwords.reset_link(user, origin=COMMAND_LINE, now=clock())
+    reset = {"token": link.url.partition("token=")[2], "new_password": "test789"}
+    assert (await service.http.post("/reset-password", json=reset)).status_code == 200
+    assert (await service.get("/me", key)).status_code == 401
+
+
+async def test_r178_wrong_keys_are_on_record_until_the_door_closes(service: Service) -> None:
+    admin = await service.new_admin()
+    for _ in range(3):
+        await service.get("/me", "awu_" + "x" * 51)
+    assert [event["detail"] for event in await service.events(admin, kind="login", outcome="failure")] == [
+        "key as bearer"
+    ] * 3

@@ -1,11 +1,13 @@
 """Failed logins are slowed down, over all paths, by account and network, and nobody is locked out by a stranger."""
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2
 import pytest
 
+from authwright.domain.errors import Busy
 from harness import Clock, Service, bearer, open_service
 
 WRONG = {"username": "ada", "password": "wrong!"}
@@ -166,8 +168,10 @@ async def test_r36_wrong_keys_close_the_door_for_their_network_alone(served: Ser
     async with from_network(served, "198.51.100.7") as stranger:
         statuses = [(await stranger.post("/login", json={"client_key": f"awk_{n}"})).status_code for n in range(21)]
         assert statuses == [401] * 20 + [429]
-        assert (await stranger.post("/login", json={"client_key": key})).status_code == 429
-        assert (await stranger.get("/me", headers=bearer(key))).status_code == 429
+        assert (await stranger.get("/me", headers=bearer("awu_" + "x" * 51))).status_code == 429
+        # Nobody guesses 256 bits: a program with an old key must not stop the others of its network.
+        assert (await stranger.post("/login", json={"client_key": key})).status_code == 200
+        assert (await stranger.get("/me", headers=bearer(key))).status_code == 200
     assert (await served.http.post("/login", json={"client_key": key})).status_code == 200
     assert client_id
 
@@ -185,8 +189,9 @@ async def test_r36_wrong_client_secrets_close_the_door_for_client_and_network(se
     async with from_network(served, "198.51.100.7") as stranger:
         statuses = [(await spend(stranger, client_id, "wrong", refresh)).status_code for _ in range(21)]
         assert statuses == [401] * 20 + [429]
-        assert (await spend(stranger, client_id, key, refresh)).status_code == 429
+        assert (await spend(stranger, other_id, "wrong", other)).status_code == 401
         assert (await spend(stranger, other_id, other_key, other)).status_code == 200
+    assert (await spend(served.http, client_id, "wrong", refresh)).status_code == 401
     assert (await spend(served.http, client_id, key, refresh)).status_code == 200
 
 
@@ -202,3 +207,44 @@ async def test_the_counters_survive_a_restart(served: Service, clock: Clock) -> 
             await attempt(stranger)
     async with open_service(clock=clock, settings=served.server.settings, peer="198.51.100.7") as again:
         assert await attempt(again.http, password="correct horse") == 429
+
+
+async def test_a_new_name_is_counted_like_a_registration(served: Service) -> None:
+    """Whether a name is taken is told there as well."""
+
+    async def rename(name: str) -> int:
+        token = (await served.login("ada", "correct horse"))["access_token"]
+        body = {"email": f"{name}@example.com", "current_password": "correct horse"}
+        return (await served.http.patch("/me", headers=bearer(token), json=body)).status_code
+
+    # One was counted when the account was registered.
+    assert [await rename(name) for name in ("eve", "grace", "mary")] == [200, 200, 429]
+
+
+async def test_a_right_password_with_a_scope_that_is_not_is_counted_and_on_record(served: Service) -> None:
+    form = {"username": "ada", "password": "correct horse", "scope": "nonsense"}
+    async with from_network(served, "198.51.100.7") as stranger:
+        for _ in range(5):
+            assert (await stranger.post("/login", data=form)).status_code == 400
+        assert (await stranger.post("/login", data=form)).status_code == 429
+    from authwright.storage.port import EventFilter
+
+    found = await served.server.store.events.list(EventFilter(kind="login", outcome="failure"), before=None, most=9)
+    assert [event.detail for event in found] == ["scope or resource"] * 5
+
+
+async def test_one_account_from_many_networks_does_not_fill_the_queue(served: Service) -> None:
+    hashing = served.server.hashing
+    with ExitStack() as stack:
+        taken = 0
+        for number in range(64):
+            try:
+                stack.enter_context(hashing.place(f"10.0.0.{number}", "familiar", account="mallory"))
+            except Busy:
+                continue
+            taken += 1
+        assert taken == 4
+        # Those who are familiar fall back to the places of all where theirs are taken.
+        for number in range(16):
+            stack.enter_context(hashing.place(f"10.0.1.{number}", "familiar", account=f"user{number}"))
+        assert (await served.login("ada", "correct horse"))["token_type"] == "bearer"

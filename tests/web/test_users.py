@@ -226,3 +226,47 @@ async def test_the_reset_page_escapes_what_the_link_says(service: Service) -> No
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
+
+
+@pytest.mark.parametrize("way", ["password", "address", "everywhere", "disabled"])
+async def test_r161_a_reset_link_is_void_once_the_account_was_secured(service: Service, clock: Clock, way: str) -> None:
+    admin = await service.new_admin()
+    token = (await service.registered_login("eve"))["access_token"]
+    user = await service.server.users.find("eve")
+    link = await service.server.passwords.reset_link(user, origin=COMMAND_LINE, now=clock())
+    own = bearer(token)
+    if way == "password":
+        body = {"current_password": "test123", "new_password": "test456"}
+        answer = await service.http.post("/me/password", headers=own, json=body)
+    elif way == "address":
+        body = {"current_password": "test123", "email": "eve@example.com"}
+        answer = await service.http.patch("/me", headers=own, json=body)
+    elif way == "everywhere":
+        answer = await service.logout(token, params={"everywhere": "true"})
+    else:
+        await change(service, admin, "eve", is_active=False)
+        answer = await change(service, admin, "eve", is_active=True)
+    assert answer.status_code == 200
+    reset = {"token": link.url.partition("token=")[2], "new_password": "test789"}
+    assert (await service.http.post("/reset-password", json=reset)).status_code == 400
+
+
+async def test_a_refused_change_releases_no_name(service: Service) -> None:
+    admin = await service.new_admin()
+    await service.register("eve")
+    await service.register("ada")
+    await change(service, admin, "eve", username="eva")
+    refused = await change(service, admin, "ada", username="eve", plan="gold", release_names=True)
+    assert refused.json()["error"] == "unknown_plan"
+    refused = await change(service, admin, "ada", username="eve", email="root-ada@x", release_names=True)
+    assert refused.json()["error"] == "invalid_name"
+    taken = await service.http.post("/register", json={"username": "eve", "password": "test123"})
+    assert taken.status_code == 409
+
+
+async def test_roles_and_plans_are_on_record_from_what_to_what(service: Service) -> None:
+    admin = await service.new_admin()
+    await service.register("eve")
+    await change(service, admin, "eve", role="admin", plan="premium", username="eva")
+    (event,) = await service.events(admin, kind="user_changed")
+    assert event["detail"] == "username role:user>admin plan:free>premium"

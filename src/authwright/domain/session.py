@@ -13,6 +13,7 @@ EndReason = Literal[
     "password_changed",
     "password_reset",
     "address_changed",
+    "changed",
     "reuse",
     "disabled",
     "deleted",

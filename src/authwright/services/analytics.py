@@ -1,6 +1,8 @@
 """Reports from what was recorded: usage rows and security events."""
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -11,31 +13,47 @@ from authwright.storage.port import Store
 
 DAYS: Final = 30
 _QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-_MOST_USERS: Final = 1000
+_MOST_CALLERS: Final = 1000
+_CALLER: Final = ("id", "plan", "calls", "refused", "predictions")
 
 
 class Analytics:
-    """Computes reports over the last DAYS days, today included."""
+    """Computes reports over the last DAYS days, today included; one of a kind at a time, for all who wait for it."""
 
     def __init__(self, store: Store, usage: Usage) -> None:
         self._store = store
         self._usage = usage
+        self._running: dict[str, asyncio.Task[dict[str, Any]]] = {}
 
     async def basic(self, now: Instant) -> dict[str, Any]:
         """Calls, predictions, latencies, and callers by plan; nothing of a single caller."""
+        return await self._shared("basic", self._basic, now)
+
+    async def full(self, now: Instant) -> dict[str, Any]:
+        """As `basic`, with figures of single callers, failed logins and revocations."""
+        return await self._shared("full", self._full, now)
+
+    async def _shared(
+        self, name: str, compute: Callable[[Instant], Coroutine[Any, Any, dict[str, Any]]], now: Instant
+    ) -> dict[str, Any]:
+        task = self._running.get(name)
+        if task is None:
+            task = self._running[name] = asyncio.create_task(compute(now))
+            task.add_done_callback(lambda _: self._running.pop(name, None))
+        # Whoever goes away takes the report from nobody else.
+        return await asyncio.shield(task)
+
+    async def _basic(self, now: Instant) -> dict[str, Any]:
         # What this process counted and did not store yet belongs to the report.
         await self._usage.flush()
         since = day_of(now) - DAYS + 1
         calls: Counter[str] = Counter()
         by_route: Counter[str] = Counter()
         by_status: Counter[str] = Counter()
-        callers: dict[str, set[str]] = {}
-        for day, route, subject, plan, status, count in await self._store.usage.calls(since_day=since):
+        for day, route, status, count in await self._store.usage.totals(since_day=since):
             calls[_date(day)] += count
             by_route[route] += count
             by_status[f"{status // 100}xx"] += count
-            if subject:
-                callers.setdefault(plan, set()).add(subject)
         predictions: dict[str, Counter[str]] = {}
         for day, label, count in await self._store.usage.predictions(since_day=since):
             predictions.setdefault(_date(day), Counter())[label] += count
@@ -59,30 +77,20 @@ class Analytics:
                 route: {name: _milliseconds(quantile(rows, share)) for name, share in _QUANTILES}
                 for route, rows in sorted(histograms.items())
             },
-            "callers_by_plan": {plan: len(subjects) for plan, subjects in sorted(callers.items())},
+            "callers_by_plan": dict(sorted(await self._store.usage.callers_by_plan(since_day=since))),
         }
 
-    async def full(self, now: Instant) -> dict[str, Any]:
-        """As `basic`, with figures of single callers, failed logins and revocations."""
-        report = await self.basic(now)
+    async def _full(self, now: Instant) -> dict[str, Any]:
+        report = await self._basic(now)
         since = day_of(now) - DAYS + 1
-        users: dict[str, Counter[str]] = {}
-        plans: dict[str, str] = {}
-        for _, route, subject, plan, status, count in await self._store.usage.calls(since_day=since):
-            if subject:
-                figures = users.setdefault(subject, Counter())
-                figures["calls"] += count
-                figures["refused"] += count if status >= 400 else 0
-                figures["predictions"] += count if route == "/predict" and status < 400 else 0
-                plans[subject] = plan
+        callers = await self._store.usage.callers(since_day=since, most=_MOST_CALLERS)
         events: dict[str, Counter[str]] = {}
         for day, kind, outcome, count in await self._store.events.count_by_day(since=Instant(since * DAY)):
             events.setdefault(f"{kind} {outcome}", Counter())[_date(day)] += count
-        busiest = sorted(users, key=lambda subject: -users[subject]["calls"])[:_MOST_USERS]
         revocations = await self._store.ledger.count_by_day(since=Instant(since * DAY))
         return {
             **report,
-            "callers": [{"id": subject, "plan": plans[subject], **users[subject]} for subject in busiest],
+            "callers": [dict(zip(_CALLER, caller, strict=True)) for caller in callers],
             "failed_logins": dict(sorted(events.get("login failure", Counter()).items())),
             "revocations": {_date(day): count for day, count in sorted(revocations)},
             "events": {kind: each.total() for kind, each in sorted(events.items())},

@@ -19,7 +19,6 @@ from authwright.domain.secrets import (
     API_KEY_PREFIX,
     CLIENT_KEY_PREFIX,
     ApiKeyId,
-    Subject,
     UserId,
     digest,
     key_digest,
@@ -69,11 +68,19 @@ class ApiKeys:
         self._audiences = audiences
 
     async def create(
-        self, user_id: UserId, *, name: str, scope: frozenset[str] | None, days: int, origin: Origin, now: Instant
+        self,
+        user_id: UserId,
+        *,
+        epoch: int,
+        name: str,
+        scope: frozenset[str] | None,
+        days: int,
+        origin: Origin,
+        now: Instant,
     ) -> NewApiKey:
-        """Make a key with all the user's permissions, or fewer, for *days*.
+        """Make a key with all the user's permissions, or fewer, for *days*. *epoch* is the caller's token's.
 
-        Raises InvalidName, InvalidScope, Forbidden (MOST_API_KEYS), NotFound.
+        Raises InvalidName, InvalidScope, Forbidden (MOST_API_KEYS, or the account changed meanwhile), NotFound.
         """
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise InvalidName(f"A key's name has 1 to {MAX_NAME} printable characters.")
@@ -96,7 +103,7 @@ class ApiKeys:
             expires_at=after(now, min(days, MAX_DAYS) * _DAY),
         )
         done = event("api_key_created", origin, now=now, subject=user_id, client_id=made.id)
-        if not await self._store.api_keys.add(made, most=MOST_API_KEYS, event=done):
+        if not await self._store.api_keys.add(made, epoch=epoch, most=MOST_API_KEYS, event=done):
             raise Forbidden(f"A user has at most {MOST_API_KEYS} keys; delete one first.")
         log.info("api_key_created", subject=user_id, key=made.id)
         return NewApiKey(made, key)
@@ -111,21 +118,23 @@ class ApiKeys:
         *user_id*: whose it must be (None: anybody's). Raises NotFound.
         """
         done = event("api_key_deleted", origin, now=now, subject=user_id or "", client_id=key_id)
-        deleted = await self._store.api_keys.delete(key_id, user_id=user_id, event=done)
+        ending = self._revoke.ending("key_deleted", now)
+        deletion = self._store.api_keys.delete(key_id, user_id=user_id, ending=ending, event=done)
+        deleted = await self._revoke.carry_out("client", deletion)
         if deleted is None:
             raise NotFound("There is no such key.")
-        await self._revoke.end_client(Subject(deleted.user_id), key_id, because="key_deleted", now=now)
         log.info("api_key_deleted", subject=deleted.user_id, key=key_id)
 
-    async def principal(self, key: str, *, address: str, now: Instant) -> Principal:
+    async def principal(self, key: str, *, origin: Origin, now: Instant) -> Principal:
         """Who *key*, a user's or a client's, speaks for, as things are now.
 
         Raises Unauthenticated, TooManyAttempts.
         """
-        self._throttle.require_open(KEYS, address, now=now)
         found = await self._find(key, now)
         if found is None:
-            await self._throttle.failed(KEYS, address, now=now)
+            await self._throttle.failed(KEYS, origin.address, now=now)
+            failed = event("login", origin, now=now, outcome="failure", detail="key as bearer")
+            await self._store.events.append(failed)
             raise Unauthenticated("The key is not valid.", detail="unknown, expired or disabled key")
         return found
 

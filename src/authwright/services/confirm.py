@@ -25,7 +25,7 @@ class Confirm:
             raise InvalidCredentials("This needs your current password: send it as current_password.")
         name = user.names[0]
         familiar = await self._throttle.is_familiar(name, origin.address, now=now)
-        with self._hashing.place(origin.address, "familiar" if familiar else "login"):
+        with self._hashing.place(origin.address, "familiar" if familiar else "login", account=name):
             attempt = await self._throttle.begin(name, origin.address, familiar=familiar, now=now)
             matched, spent = await self._hashing.verify(password, user.password_hash, first=familiar)
             if not matched:

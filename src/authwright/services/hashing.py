@@ -57,10 +57,11 @@ class Hashing:
         quarter = max(1, places // 4)
         self._places: dict[Share, int] = {"login": places, "familiar": quarter, "registration": quarter}
         self._taken: Counter[Share] = Counter()
-        self._by_network: Counter[tuple[Share, str]] = Counter()
+        self._held: Counter[tuple[str, str]] = Counter()
         # One more than there are threads, so that none is idle while the next turn is given.
         self._free = threads + 1
         self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
+        self._others_next = True
         self._executor: ThreadPoolExecutor | None = None
         self._slowest = 0.0
         self._formats: frozenset[str] = frozenset()
@@ -82,21 +83,27 @@ class Hashing:
             self._executor = None
 
     @contextlib.contextmanager
-    def place(self, address: str, share: Share = "login") -> Iterator[None]:
-        """A place in the queue for the network of *address*. Raises Busy if there is none."""
-        key = (share, network_of(address))
+    def place(self, address: str, share: Share = "login", *, account: str = "") -> Iterator[None]:
+        """A place in the queue for the network of *address*, and for *account*. Raises Busy if there is none."""
+        if share == "familiar" and self._taken[share] >= self._places[share]:
+            share = "login"
         places = self._places[share]
-        if self._taken[share] >= places or self._by_network[key] >= max(1, places // 4):
+        holders: list[tuple[str, str]] = [(share, network_of(address))]
+        # One account, with whatever password, does not fill the queue from many networks either.
+        holders += [("account", account)] if account else []
+        most = max(1, places // 4)
+        if self._taken[share] >= places or any(self._held[each] >= most for each in holders):
             raise Busy
         self._taken[share] += 1
-        self._by_network[key] += 1
+        self._held.update(holders)
         try:
             yield
         finally:
             self._taken[share] -= 1
-            self._by_network[key] -= 1
-            if not self._by_network[key]:
-                del self._by_network[key]
+            for each in holders:
+                self._held[each] -= 1
+                if not self._held[each]:
+                    del self._held[each]
 
     async def hash(self, prepared: str) -> str:
         """A new hash of a prepared password."""
@@ -169,7 +176,9 @@ class Hashing:
             raise
 
     def _next(self) -> None:
-        for queue in self._waiting:
+        # In turns, where both wait: who comes first must not stop the others for good.
+        self._others_next = not self._others_next
+        for queue in reversed(self._waiting) if self._others_next else self._waiting:
             while queue:
                 turn = queue.popleft()
                 if not turn.done():

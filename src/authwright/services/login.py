@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from authwright.domain.client import FIRST_PARTY
-from authwright.domain.errors import InvalidCredentials
+from authwright.domain.errors import InvalidCredentials, Refusal
 from authwright.domain.event import Origin, event, harmless
 from authwright.domain.instant import Instant, after
 from authwright.domain.names import MAX_ADDRESS, NameKey, normal_login
@@ -91,18 +91,24 @@ class Login:
         key = normal_login(name)
         tried = key or name[:MAX_ADDRESS]
         familiar = await self._throttle.is_familiar(tried, origin.address, now=now)
-        with self._hashing.place(origin.address, "familiar" if familiar else "login"):
+        with self._hashing.place(origin.address, "familiar" if familiar else "login", account=tried):
             attempt = await self._throttle.begin(tried, origin.address, familiar=familiar, now=now)
             user = await self._check_password(key, password, first=familiar)
             if user is None:
                 self._logins["password", "failure"].inc()
                 await self._failed(origin, attempt, now)
                 raise InvalidCredentials
-            await self._throttle.passed(attempt, user.names, now=now)
             if needs_rehash(user.password_hash, profile=self._hashing.profile):
                 user = await self._upgrade_hash(user, password, now)
         permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=True)
         draft = self._draft(origin, now)
+        try:
+            granted, audiences = require_known_scope(scope, permitted), self._tokens.grantable_audiences(resource)
+        except Refusal:
+            # That the password was right is told by this refusal, so it goes on record.
+            failed = event("login", origin, now=now, subject=user.id, outcome="failure", detail="scope or resource")
+            await self._store.events.append(failed)
+            raise
         session = draft[0]._replace(
             subject=Subject(user.id),
             client_id=FIRST_PARTY,
@@ -110,11 +116,13 @@ class Login:
             role=user.role,
             plan=user.plan,
             auth_epoch=user.auth_epoch,
-            granted_scope=require_known_scope(scope, permitted),
-            audiences=self._tokens.grantable_audiences(resource),
+            granted_scope=granted,
+            audiences=audiences,
             methods="pwd",
         )
-        return await self._grant(await self._store.sessions.open(session), draft[1], now)
+        grant = await self._grant(await self._store.sessions.open(session), draft[1], now)
+        await self._throttle.passed(attempt, user.names, now=now)
+        return grant
 
     async def with_key(
         self, *, key: str, origin: Origin, now: Instant, scope: str | None, resource: str | None
@@ -123,7 +131,6 @@ class Login:
 
         Raises InvalidCredentials, TooManyAttempts, InvalidScope, InvalidTarget.
         """
-        self._throttle.require_open(KEYS, origin.address, now=now)
         grant = None
         if (digest := key_digest(key, CLIENT_KEY_PREFIX)) is not None:
             grant = await self._with_client_key(digest, origin, now, scope, resource)
@@ -240,7 +247,7 @@ class Login:
             raise InvalidCredentials(detail="unknown, disabled, or changed during the login")
         session = opened.session
         if opened.others >= MOST_SESSIONS:
-            await self._revoke.end_excess(session.subject, most=MOST_SESSIONS, now=now)
+            await self._revoke.end_excess(session.subject, client=session.client_id, most=MOST_SESSIONS, now=now)
         self._logins["password" if session.methods == "pwd" else "key", "success"].inc()
         log.info("login", subject=session.subject, session=session.id, client=session.client_id)
         return self._tokens.issue(session, refresh_token=self._keyring.refresh_tokens.encode(token), now=now)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from authwright.domain.errors import InvalidGrant, NotFound
+from authwright.domain.errors import InsufficientScope, InvalidGrant, NotFound
 from authwright.domain.event import Origin, event
 from authwright.domain.instant import Instant
+from authwright.domain.plan import ACCOUNT
 from authwright.domain.secrets import USER_PREFIX, ClientId, SessionId, Subject, UserId
 from authwright.domain.session import EndReason, Session
 from authwright.services.keys import Keyring
@@ -32,13 +33,16 @@ class Logout:
         """End the session of a refresh token, which may be spent already; a repeat is no error.
 
         *everywhere* asks for more than a stolen old token may do: then the token must be of a live session and the
-        current one or its predecessor. Raises InvalidGrant.
+        current one or its predecessor. Raises InvalidGrant, InsufficientScope.
         """
         token = self._keyring.refresh_tokens.decode(text)
         session = await self._store.sessions.find(token.session_id)
         if session is None:
             raise InvalidGrant(detail="logout of an unknown session")
         if everywhere:
+            # A session that an API key opened ends itself, and nobody else's.
+            if not session.first_party and str(session.client_id) != session.subject:
+                raise InsufficientScope(ACCOUNT)
             successor = self._keyring.refresh_tokens.successor(token)
             if not session.is_live(now) or session.secret_digest not in (token.digest, successor.digest):
                 raise InvalidGrant(detail="logout everywhere needs a current refresh token")
@@ -49,12 +53,12 @@ class Logout:
     async def everywhere(self, subject: Subject, *, origin: Origin, now: Instant) -> None:
         """End every session of *subject*. The epoch is raised, so that a login under way is withdrawn, too."""
         done = event("logout_everywhere", origin, now=now, subject=subject)
+        ending = self._revoke.ending("logout_everywhere", now)
         if subject.startswith(USER_PREFIX):
-            epoch = await self._store.users.raise_epoch(UserId(subject), now=now, event=done)
+            verb = self._store.users.raise_epoch(UserId(subject), now=now, ending=ending, event=done)
         else:
-            epoch = await self._store.clients.raise_epoch(ClientId(subject), now=now, event=done)
-        if epoch is not None:
-            await self._revoke.end_all(subject, epoch=epoch, because="logout_everywhere", now=now)
+            verb = self._store.clients.raise_epoch(ClientId(subject), now=now, ending=ending, event=done)
+        await self._revoke.carry_out("subject", verb)
 
     async def live_sessions(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
         """The subject's live sessions, most recently used first."""

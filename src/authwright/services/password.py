@@ -88,12 +88,12 @@ class Passwords:
         if session is None or not session.is_live(now):
             raise Unauthenticated(detail="the session ended meanwhile")
         done = event("password_changed", origin, now=now, subject=subject, session_id=session_id)
-        raised = await self._store.users.replace_password(
-            user.id, old=user.password_hash, new=hashed, epoch=epoch, now=now, event=done
+        ending = self._revoke.ending("password_changed", now, keep=session_id)
+        replacement = self._store.users.replace_password(
+            user.id, old=user.password_hash, new=hashed, epoch=epoch, now=now, ending=ending, event=done
         )
-        if raised is None:
+        if await self._revoke.carry_out("subject", replacement) is None:
             raise Unauthenticated(detail="the account changed meanwhile")
-        await self._revoke.end_all(subject, epoch=raised, because="password_changed", now=now, keep=session_id)
         log.info("password_changed", subject=subject)
         session = await self._store.sessions.find(session_id)
         if session is None or not session.is_live(now):
@@ -113,24 +113,24 @@ class Passwords:
         return ResetLink(user, f"{self._issuer}{RESET_PATH}?token={token}", expires_at)
 
     async def reset(self, token: str, new: str, *, origin: Origin, now: Instant) -> None:
-        """Spend a reset *token*: set the password *new* and end every session. Nobody is logged in by it.
+        """Spend a reset *token*: set the password *new*, end every session, delete API keys. Nobody is logged in by it.
 
         Raises InvalidGrant, TooManyAttempts, WeakPassword (the token stays good), Busy.
         """
-        self._throttle.require_open("reset", origin.address, now=now)
         spent = key_digest(token, RESET_TOKEN_PREFIX)
         user = None if spent is None else await self._store.users.find_by_reset(spent, now=now)
         if user is None or spent is None:
             await self._throttle.failed("reset", origin.address, now=now)
+            await self._store.events.append(event("password_reset", origin, now=now, outcome="failure"))
             raise InvalidGrant("The link is not valid any more; ask for a new one.")
         prepared = require_strong(new, policy=self._policy, context=_context(user))
         with self._hashing.place(origin.address):
             hashed = await self._hashing.hash(prepared)
         done = event("password_reset", origin, now=now, subject=user.id)
-        raised = await self._store.users.reset_password(user.id, spent, new=hashed, now=now, event=done)
-        if raised is None:
+        ending = self._revoke.ending("password_reset", now)
+        reset = self._store.users.reset_password(user.id, spent, new=hashed, now=now, ending=ending, event=done)
+        if await self._revoke.carry_out("subject", reset) is None:
             raise InvalidGrant("The link is not valid any more; ask for a new one.")
-        await self._revoke.end_all(Subject(user.id), epoch=raised, because="password_reset", now=now)
         log.info("password_reset", subject=user.id)
 
 

@@ -79,8 +79,9 @@ class Register:
         origin: Origin,
         now: Instant,
         role: Role = "user",
+        release: bool = False,
     ) -> User:
-        """Make an account with any role and plan, as an administrator.
+        """Make an account with any role and plan, as an administrator. *release* lets go of reserved names first.
 
         Without a *password* nobody can log in until a reset link has set one.
         Raises InvalidName, UnknownPlan, WeakPassword, AlreadyRegistered.
@@ -90,7 +91,7 @@ class Register:
             hashed = await self._hashing.hash(secrets.token_urlsafe(32))
         else:
             hashed = await self._hashing.hash(self._strong(password, username, email))
-        return await self._add("user_created", username, email, names, hashed, plan, role, origin, now)
+        return await self._add("user_created", username, email, names, hashed, plan, role, origin, now, release)
 
     async def create_with_hash(
         self,
@@ -135,11 +136,13 @@ class Register:
         role: Role,
         origin: Origin,
         now: Instant,
+        release: bool = False,
     ) -> User:
         plan = plan or DEFAULT_PLAN
         user = User(new_user_id(), username, email, password_hash, role, plan, "active", 1, now, now)
         try:
-            await self._store.users.add(user, names, event=event(kind, origin, now=now, subject=user.id))
+            done = event(kind, origin, now=now, subject=user.id)
+            await self._store.users.add(user, names, released=names if release else (), event=done)
         except NameTaken:
             raise AlreadyRegistered from None
         log.info("registered", subject=user.id, plan=plan, role=role)

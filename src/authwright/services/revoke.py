@@ -1,4 +1,4 @@
-"""Revocation: end it in the store, write the ledger, then answer; and follow what others wrote.
+"""Revocation: end it in the store and write the ledger, then answer; and follow what others wrote.
 
 On one machine this is exact: whoever writes the ledger raises the counter page before it answers, and every worker
 reads the ledger before it accepts a token when the counter moved. Other machines poll one indexed read.
@@ -7,22 +7,23 @@ reads the ledger before it accepts a token when the counter moved. Other machine
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from authwright.domain.event import Event
 from authwright.domain.instant import Instant, after
 from authwright.domain.revocation import Kind, Revocation, Revocations
-from authwright.domain.secrets import SessionId, Subject
+from authwright.domain.secrets import ClientId, SessionId, Subject
 from authwright.domain.session import EndReason, Session
-from authwright.domain.user import User
 from authwright.services.metrics import Metrics
-from authwright.storage.port import Counter, Store, StoreUnavailable
+from authwright.storage.port import Counter, Ending, Store, StoreUnavailable
 
 POLL_SECONDS: Final = 0.2
 RELOAD_KEYS_SECONDS: Final = 1.0
 FORGET_SECONDS: Final = 60.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger("authwright.revocations")
 
@@ -47,7 +48,6 @@ class Revoke:
         self.on_restore: Callable[[], Awaitable[None]] = _nothing
         """Called when a backup was restored under a running server, before anything of it is used."""
         self._reading = asyncio.Lock()
-        self._unfinished: dict[Subject, tuple[int, EndReason, SessionId | None]] = {}
 
     async def start(self, now: Instant) -> None:
         """Read what matters, and finish what a crash between two writes left out."""
@@ -56,7 +56,7 @@ class Revoke:
         self.revocations.start(await self._store.ledger.snapshot(now=now))
         for subject, epoch in await self._store.sessions.outdated():
             log.warning("ending_repaired", subject=subject)
-            await self.end_all(subject, epoch=epoch, because="logout_everywhere", now=now)
+            await self._end_outdated(subject, epoch, now)
         for session_id, subject, epoch in await self._store.sessions.ended_since(after(now, -self._matters)):
             await self._repair(session_id, subject, epoch, now)
 
@@ -99,73 +99,48 @@ class Revoke:
         self._metrics.revocations.labels(revocation.kind).inc()
         log.info("revoked", kind=revocation.kind, target=revocation.target, reason=revocation.reason)
 
+    def ending(
+        self, because: EndReason, now: Instant, *, keep: SessionId | None = None, carry_over: bool = False
+    ) -> Ending:
+        """What a verb of the store is given that ends sessions and writes the ledger with its change."""
+        return Ending(because, now, after(now, self._matters), keep, carry_over)
+
+    async def carry_out(self, kind: Kind, verb: Coroutine[Any, Any, T]) -> T:
+        """Await *verb*, which was given an `ending`; what it answered.
+
+        Once this returns, no worker of this machine accepts what it took away. It is finished even if the caller goes
+        away half way.
+        """
+        return await _to_the_end(self._carry_out(kind, verb))
+
+    async def _carry_out(self, kind: Kind, verb: Coroutine[Any, Any, T]) -> T:
+        done = await verb
+        if done is not None and done is not False:
+            self._counter.raise_()
+            await self.catch_up()
+            self._metrics.revocations.labels(kind).inc()
+        return done
+
     async def end_session(
         self, session_id: SessionId, *, because: EndReason, now: Instant, event: Event | None = None
     ) -> None:
-        """End one session. A repeat writes what a crash or a failing store left out, and otherwise nothing."""
-        await self._to_the_end(self._end_session(session_id, because, now, event))
+        """End one session. A repeat writes what a crash left out, and otherwise nothing."""
+        end = self._store.sessions.end
+        ending = self.ending(because, now)
+        if await self.carry_out("session", end(session_id, because=because, now=now, ending=ending, event=event)):
+            log.info("revoked", kind="session", target=session_id, reason=because)
 
-    async def _end_session(self, session_id: SessionId, because: EndReason, now: Instant, event: Event | None) -> None:
-        await self._store.sessions.end(session_id, because=because, now=now, event=event)
-        if not self.revocations.ended(session_id):
-            await self.append(self._entry("session", session_id, 0, because, now))
+    async def _end_outdated(self, subject: Subject, epoch: int, now: Instant) -> None:
+        because: EndReason = "logout_everywhere"
+        await self._store.sessions.end_all(subject, below_epoch=epoch, keep=None, because=because, now=now)
+        await self.append(self._entry("subject", subject, epoch, because, now))
 
-    async def end_all(
-        self, subject: Subject, *, epoch: int, because: EndReason, now: Instant, keep: SessionId | None = None
-    ) -> None:
-        """End every session and token of *subject* older than *epoch*, which its row has already."""
-        await self._to_the_end(self._end_all(subject, epoch, because, now, keep))
+    async def end_excess(self, subject: Subject, *, client: ClientId, most: int, now: Instant) -> None:
+        """End the subject's least recently used sessions of *client* beyond *most*."""
+        await _to_the_end(self._end_excess(subject, client, most, now))
 
-    async def _end_all(
-        self, subject: Subject, epoch: int, because: EndReason, now: Instant, keep: SessionId | None
-    ) -> None:
-        try:
-            await self._store.sessions.end_all(subject, below_epoch=epoch, keep=keep, because=because, now=now)
-            await self.append(self._entry("subject", subject, epoch, because, now))
-        except StoreUnavailable:
-            # The subject has its new epoch, so nobody can ask for this again: the follower finishes it.
-            self._leave_unfinished(subject, epoch, because, keep)
-            raise
-
-    def _leave_unfinished(self, subject: Subject, epoch: int, because: EndReason, keep: SessionId | None) -> None:
-        if epoch >= self._unfinished.get(subject, (0, because, keep))[0]:
-            self._unfinished[subject] = (epoch, because, keep)
-
-    async def carry_over(self, user: User, *, now: Instant) -> None:
-        """Let the user's sessions go on as *user* is now: older access tokens end, the next refresh shows it."""
-        await self._to_the_end(self._carry_over(user, now))
-
-    async def _carry_over(self, user: User, now: Instant) -> None:
-        try:
-            await self._store.sessions.carry_over(user, now=now)
-            await self.append(self._entry("subject", user.id, user.auth_epoch, "changed", now))
-        except StoreUnavailable:
-            # As in `_end_all`; what could not be carried over is ended.
-            self._leave_unfinished(Subject(user.id), user.auth_epoch, "logout_everywhere", None)
-            raise
-
-    async def end_client(self, subject: Subject, client: str, *, because: EndReason, now: Instant) -> None:
-        """End what one *client* (or API key) does for *subject*: its sessions and its access tokens."""
-        await self._to_the_end(self._end_client(subject, client, because, now))
-
-    async def _end_client(self, subject: Subject, client: str, because: EndReason, now: Instant) -> None:
-        await self._store.sessions.end_of_client(subject, client, because=because, now=now)
-        await self.append(self._entry("client", client, 0, because, now))
-
-    async def finish(self, now: Instant) -> None:
-        """Finish the endings that the store refused to write at the time."""
-        for subject, (epoch, because, keep) in list(self._unfinished.items()):
-            await self._end_all(subject, epoch, because, now, keep)
-            log.warning("ending_finished", subject=subject)
-            if self._unfinished.get(subject) == (epoch, because, keep):
-                del self._unfinished[subject]
-
-    async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> None:
-        """End the subject's least recently used sessions beyond *most*."""
-        await self._to_the_end(self._end_excess(subject, most, now))
-
-    async def _end_excess(self, subject: Subject, most: int, now: Instant) -> None:
-        for session_id in await self._store.sessions.end_excess(subject, most=most, now=now):
+    async def _end_excess(self, subject: Subject, client: ClientId, most: int, now: Instant) -> None:
+        for session_id in await self._store.sessions.end_excess(subject, client=client, most=most, now=now):
             await self.append(self._entry("session", session_id, 0, "evicted", now))
 
     async def repair_session(self, session: Session, now: Instant) -> None:
@@ -195,7 +170,6 @@ class Revoke:
                 if moved or loop.time() >= keys_due:
                     await reload_keys()
                     keys_due = loop.time() + RELOAD_KEYS_SECONDS
-                await self.finish(clock())
             except StoreUnavailable as error:
                 log.error("ledger_unreadable", detail=str(error))
             except Exception:
@@ -207,12 +181,13 @@ class Revoke:
                 self.revocations.forget(min(clock(), elapsed))
                 forget_due = loop.time() + FORGET_SECONDS
 
-    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Finish *work* even if the caller is cancelled half way: an ending is written whole."""
-        task = asyncio.create_task(work)
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await task
-            raise
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Finish *work* even if the caller is cancelled half way: an ending is written whole."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await task
+        raise

@@ -22,8 +22,6 @@ from authwright.storage.port import Store
 
 _DAY: Final = 86_400
 _HOUR: Final = 3_600
-# Doors of programs are remembered by each process, so that a good key costs no look at the counters.
-_MOST_CLOSED: Final = 10_000
 
 log = structlog.get_logger("authwright.throttle")
 
@@ -51,7 +49,6 @@ class Throttle:
         self._account = Backoff(free=account, memory=_DAY)
         self._network = Backoff(free=network, memory=_HOUR)
         self._registrations = Backoff(free=registrations, memory=_HOUR) if registrations else None
-        self._closed: dict[Bucket, Instant] = {}
 
     async def is_familiar(self, name: str, address: str, *, now: Instant) -> bool:
         """Whether the account *name* was logged into from the network of *address* lately."""
@@ -79,21 +76,14 @@ class Throttle:
             until=after(now, FAMILIAR_DAYS * _DAY),
         )
 
-    def require_open(self, what: str, address: str, *, now: Instant) -> None:
-        """Raises TooManyAttempts if failures of *what* (keys, a client's secret) from there closed the door."""
-        if self._closed:
-            opens = self._closed.get(self._bucket("secret", what, network_of(address)))
-            if opens is not None and opens > now:
-                raise self._too_many(opens, now)
-
     async def failed(self, what: str, address: str, *, now: Instant) -> None:
-        """A wrong secret was presented. Raises TooManyAttempts if the door was closed already."""
+        """A wrong secret of 256 bits was presented. Raises TooManyAttempts if there were too many from there.
+
+        Right ones pass all the same: nobody guesses one, and a program with an old key stops no other beside it.
+        """
         bucket = self._bucket("secret", what, network_of(address))
         opens = await self._store.throttles.admit([(bucket, self._network)], now=now)
         if opens is not None:
-            if len(self._closed) >= _MOST_CLOSED:
-                self._closed.clear()
-            self._closed[bucket] = opens
             raise self._too_many(opens, now)
 
     async def register(self, address: str, *, now: Instant) -> None:

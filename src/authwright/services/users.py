@@ -13,14 +13,15 @@ import structlog
 from authwright.domain.errors import AlreadyRegistered, Conflicting, Forbidden, InvalidName, NotFound, UnknownPlan
 from authwright.domain.event import EventKind, Origin, event
 from authwright.domain.instant import Instant
-from authwright.domain.names import normal_address, normal_login, normal_username
+from authwright.domain.names import normal_login
 from authwright.domain.plan import Plans, Role
 from authwright.domain.secrets import SessionId, Subject, UserId, is_subject
 from authwright.domain.user import Status, User
 from authwright.services.confirm import Confirm
 from authwright.services.keys import Keyring
 from authwright.services.revoke import Revoke
-from authwright.storage.port import NameDigest, NameTaken, Store, UserFilter
+from authwright.services.throttle import Throttle
+from authwright.storage.port import Ending, NameDigest, NameTaken, Store, UserFilter
 
 MOST_LISTED: Final = 200
 
@@ -52,8 +53,11 @@ class Caller:
 class Users:
     """Manages accounts."""
 
-    def __init__(self, store: Store, keyring: Keyring, confirm: Confirm, revoke: Revoke, plans: Plans) -> None:
+    def __init__(
+        self, store: Store, keyring: Keyring, confirm: Confirm, throttle: Throttle, revoke: Revoke, plans: Plans
+    ) -> None:
         self._store = store
+        self._throttle = throttle
         self._keyring = keyring
         self._confirm = confirm
         self._revoke = revoke
@@ -87,7 +91,11 @@ class Users:
         user = await self.find(caller.subject)
         if user.auth_epoch != caller.auth_epoch:
             raise Conflicting
-        if _after(user, changes) != user:
+        wanted = _after(user, changes)
+        if wanted != user:
+            # Whether a name is free is told here as at registration, so it is counted as one.
+            if not set(wanted.names) <= set(user.names):
+                await self._throttle.register(caller.origin.address, now=now)
             await self._confirm.password(user, current_password, origin=caller.origin, now=now)
         return await self._change(user, changes, caller.origin, now, keep=caller.session_id)
 
@@ -101,9 +109,7 @@ class Users:
         privileged = (changes.role, changes.plan, changes.status)
         if user.id == origin.actor and privileged != (None, None, None):
             raise Forbidden("Nobody changes their own role, plan or status.")
-        if release:
-            await self.release([text for text in (changes.username, changes.email) if text])
-        return await self._change(user, changes, origin, now)
+        return await self._change(user, changes, origin, now, release=release)
 
     async def disable(self, name: str, *, origin: Origin, now: Instant) -> User:
         """Disable a user: every session ends before this returns. Raises NotFound, Forbidden, Conflicting."""
@@ -121,14 +127,15 @@ class Users:
         await self._delete(user, origin, now)
         return user
 
-    async def release(self, names: Sequence[str]) -> None:
-        """Let go of those of *names* that are reserved. Raises InvalidName."""
-        for name in names:
-            key = normal_address(name) if "@" in name else normal_username(name)
-            await self._store.users.release(self._keyring.name_digest(key))
-
     async def _change(
-        self, user: User, changes: Changes, origin: Origin, now: Instant, *, keep: SessionId | None = None
+        self,
+        user: User,
+        changes: Changes,
+        origin: Origin,
+        now: Instant,
+        *,
+        keep: SessionId | None = None,
+        release: bool = False,
     ) -> User:
         if changes.plan is not None and changes.plan not in self._plans:
             raise UnknownPlan
@@ -139,38 +146,41 @@ class Users:
             raise InvalidName("An account needs a user name or an e-mail address.")
         before, afterwards = self._digests(user), self._digests(wanted)
         wanted = replace(wanted, auth_epoch=user.auth_epoch + 1, updated_at=now)
-        changed = [name for name in _CHANGEABLE if getattr(user, name) != getattr(wanted, name)]
+        changed = [
+            _shown_change(name, user, wanted) for name in _CHANGEABLE if getattr(user, name) != getattr(wanted, name)
+        ]
+        gained = [each for each in afterwards if each not in before]
         done = event(_kind(user, wanted), origin, now=now, subject=user.id, detail=" ".join(changed))
+        change = self._store.users.change(
+            wanted,
+            epoch=user.auth_epoch,
+            gained=gained,
+            lost=[each for each in before if each not in afterwards],
+            released=gained if release else (),
+            ending=self._ending(user, wanted, now, keep),
+            event=done,
+        )
         try:
-            stored = await self._store.users.change(
-                wanted,
-                epoch=user.auth_epoch,
-                gained=[each for each in afterwards if each not in before],
-                lost=[each for each in before if each not in afterwards],
-                event=done,
-            )
+            stored = await self._revoke.carry_out("subject", change)
         except NameTaken:
             raise AlreadyRegistered from None
         if not stored:
             raise Conflicting
-        await self._end_or_carry_over(user, wanted, now, keep)
         log.info("user_changed", subject=user.id, changed=changed)
         return wanted
 
-    async def _end_or_carry_over(self, user: User, wanted: User, now: Instant, keep: SessionId | None) -> None:
-        subject = Subject(user.id)
+    def _ending(self, user: User, wanted: User, now: Instant, keep: SessionId | None) -> Ending:
         if not wanted.is_active:
-            await self._revoke.end_all(subject, epoch=wanted.auth_epoch, because="disabled", now=now)
-        elif wanted.email != user.email:
-            await self._revoke.end_all(subject, epoch=wanted.auth_epoch, because="address_changed", now=now, keep=keep)
-        await self._revoke.carry_over(wanted, now=now)
+            return self._revoke.ending("disabled", now)
+        if wanted.email != user.email:
+            return self._revoke.ending("address_changed", now, keep=keep)
+        return self._revoke.ending("changed", now, carry_over=True)
 
     async def _delete(self, user: User, origin: Origin, now: Instant) -> None:
         done = event("user_deleted", origin, now=now, subject=user.id)
-        epoch = await self._store.users.delete(user.id, event=done)
-        if epoch is None:
+        deletion = self._store.users.delete(user.id, ending=self._revoke.ending("deleted", now), event=done)
+        if not await self._revoke.carry_out("subject", deletion):
             raise NotFound("There is no such user.")
-        await self._revoke.end_all(Subject(user.id), epoch=epoch + 1, because="deleted", now=now)
         log.info("user_deleted", subject=user.id)
 
     def _digests(self, user: User) -> Sequence[NameDigest]:
@@ -184,6 +194,13 @@ def _after(user: User, changes: Changes) -> User:
     given: dict[str, Any] = {name: getattr(changes, name) for name in _CHANGEABLE if getattr(changes, name) is not None}
     wanted: dict[str, Any] = {name: value or None for name, value in given.items()}
     return replace(user, **wanted)
+
+
+def _shown_change(name: str, user: User, wanted: User) -> str:
+    """What changed, for the record: from what to what, but for names, which are theirs alone."""
+    if name in ("username", "email"):
+        return name
+    return f"{name}:{getattr(user, name)}>{getattr(wanted, name)}"
 
 
 def _kind(user: User, wanted: User) -> EventKind:

@@ -40,6 +40,20 @@ class IncompatibleStore(Exception):
     """The store was made by another mode or by a newer version; it is not touched."""
 
 
+class Ending(NamedTuple):
+    """What a verb that takes something away does besides, in the same step: sessions end, and the ledger says so.
+
+    *until* is when the ledger entry stops to matter. *keep* goes on; with *carry_over* so do all sessions of the epoch
+    just before. What goes on shows the user as it is afterwards. The caller tells the followers.
+    """
+
+    because: EndReason
+    now: Instant
+    until: Instant
+    keep: SessionId | None = None
+    carry_over: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserFilter:
     """Which users to list: all conditions that are given must hold. *search* is a part of a name or an address."""
@@ -53,8 +67,15 @@ class UserFilter:
 class Users(Protocol):
     """Accounts, and the unique index over their names and addresses."""
 
-    async def add(self, user: User, names: Sequence[NameDigest], *, event: Event | None = None) -> None:
-        """Insert *user* and all its *names*, or nothing.
+    async def add(
+        self,
+        user: User,
+        names: Sequence[NameDigest],
+        *,
+        released: Sequence[NameDigest] = (),
+        event: Event | None = None,
+    ) -> None:
+        """Insert *user* and all its *names*, or nothing. Those *released* are let go of first, if they are reserved.
 
         Atomic: of concurrent calls that share a name exactly one succeeds; the others raise NameTaken.
         """
@@ -75,18 +96,18 @@ class Users(Protocol):
         epoch: int,
         gained: Sequence[NameDigest],
         lost: Sequence[NameDigest],
+        released: Sequence[NameDigest] = (),
+        ending: Ending | None = None,
         event: Event | None = None,
     ) -> bool:
         """Store names, role, plan, status and epoch of *user* if its epoch is still *epoch*; whether it was.
 
-        Atomic, with the names it *gained* and those it *lost*, which stay reserved. Raises NameTaken.
+        Atomic, with the names it *gained* and those it *lost*, which stay reserved; those *released* are let go of
+        first, if they are reserved. Unless sessions are carried over, a reset token is void. Raises NameTaken.
         """
 
-    async def delete(self, user_id: UserId, *, event: Event | None = None) -> int | None:
-        """Delete the user with its API keys and reset token; its names stay reserved. The epoch it had, or None."""
-
-    async def release(self, name: NameDigest) -> bool:
-        """Let go of a *name* that is reserved; False if it is not, or belongs to somebody."""
+    async def delete(self, user_id: UserId, *, ending: Ending | None = None, event: Event | None = None) -> bool:
+        """Delete the user with its API keys and reset token, and end its sessions; its names stay reserved."""
 
     async def offer_reset(
         self, user_id: UserId, token: Digest, *, expires_at: Instant, event: Event | None = None
@@ -97,9 +118,18 @@ class Users(Protocol):
         """The active user whose password *token* can set."""
 
     async def reset_password(
-        self, user_id: UserId, token: Digest, *, new: str, now: Instant, event: Event | None = None
+        self,
+        user_id: UserId,
+        token: Digest,
+        *,
+        new: str,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         """Spend *token*: set the hash *new* and raise the epoch; the new epoch, or None if it is not good any more.
+
+        The user's API keys go, too: who needed the link may not know who made them.
 
         Atomic: of concurrent calls exactly one succeeds.
         """
@@ -108,7 +138,15 @@ class Users(Protocol):
         """Delete at most *most* reset tokens that expired; how many."""
 
     async def replace_password(
-        self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant, event: Event | None = None
+        self,
+        user_id: UserId,
+        *,
+        old: str,
+        new: str,
+        epoch: int,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         """Replace the hash *old* by *new* and raise the epoch; the new epoch.
 
@@ -119,7 +157,9 @@ class Users(Protocol):
     async def upgrade_hash(self, user_id: UserId, *, old: str, new: str, now: Instant) -> bool:
         """Replace the hash *old* by *new* of the same password; the epoch stays. False if *old* is not current."""
 
-    async def raise_epoch(self, user_id: UserId, *, now: Instant, event: Event | None = None) -> int | None:
+    async def raise_epoch(
+        self, user_id: UserId, *, now: Instant, ending: Ending | None = None, event: Event | None = None
+    ) -> int | None:
         """Raise the epoch by one; the new one, or None if there is no such user. Atomic: no two calls get the same."""
 
     async def password_formats(self) -> frozenset[str]:
@@ -129,8 +169,8 @@ class Users(Protocol):
 class ApiKeys(Protocol):
     """Keys that users make for their own programs."""
 
-    async def add(self, key: ApiKey, *, most: int, event: Event | None = None) -> bool:
-        """Insert *key* if its user is active and has fewer than *most*; whether it did. Atomic."""
+    async def add(self, key: ApiKey, *, epoch: int, most: int, event: Event | None = None) -> bool:
+        """Insert *key* if its user is active, has the *epoch* and fewer than *most*; whether it did. Atomic."""
 
     async def find_by_digest(self, key: Digest) -> tuple[ApiKey, User] | None:
         """The key with this digest and the user it belongs to."""
@@ -138,8 +178,10 @@ class ApiKeys(Protocol):
     async def list(self, user_id: UserId | None, *, after: ApiKeyId | None, most: int) -> Sequence[ApiKey]:
         """The keys of a user, or of all, in the order of their ids, that follow *after*; at most *most*."""
 
-    async def delete(self, key_id: ApiKeyId, *, user_id: UserId | None, event: Event | None = None) -> ApiKey | None:
-        """Delete the key, if it is *user_id*'s (None: anybody's); what was deleted."""
+    async def delete(
+        self, key_id: ApiKeyId, *, user_id: UserId | None, ending: Ending | None = None, event: Event | None = None
+    ) -> ApiKey | None:
+        """Delete the key, if it is *user_id*'s (None: anybody's), and end its sessions; what was deleted."""
 
 
 class Clients(Protocol):
@@ -158,21 +200,36 @@ class Clients(Protocol):
         """All clients, oldest first."""
 
     async def replace_key(
-        self, client_id: ClientId, *, digest: Digest, hint: str, now: Instant, event: Event | None = None
+        self,
+        client_id: ClientId,
+        *,
+        digest: Digest,
+        hint: str,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         """Replace the client's key and raise its epoch; the new epoch, or None if there is no such client."""
 
     async def set_status(
-        self, client_id: ClientId, status: ClientStatus, *, now: Instant, event: Event | None = None
+        self,
+        client_id: ClientId,
+        status: ClientStatus,
+        *,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         """Set the status and raise the epoch; the new epoch, or None if there is no such client."""
 
-    async def raise_epoch(self, client_id: ClientId, *, now: Instant, event: Event | None = None) -> int | None:
+    async def raise_epoch(
+        self, client_id: ClientId, *, now: Instant, ending: Ending | None = None, event: Event | None = None
+    ) -> int | None:
         """As `Users.raise_epoch`."""
 
 
 class Opened(NamedTuple):
-    """A session just opened, and how many live ones its subject had before."""
+    """A session just opened, and how many live ones its subject had before with the same client."""
 
     session: Session
     others: int
@@ -229,7 +286,15 @@ class Sessions(Protocol):
         or of another *client* (None: any). The idle expiry never passes the absolute one. Never reads, then writes.
         """
 
-    async def end(self, session_id: SessionId, *, because: EndReason, now: Instant, event: Event | None = None) -> bool:
+    async def end(
+        self,
+        session_id: SessionId,
+        *,
+        because: EndReason,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
+    ) -> bool:
         """End the session; whether this call did it."""
 
     async def end_all(
@@ -240,16 +305,8 @@ class Sessions(Protocol):
         The session *keep* is not ended but lifted to *below_epoch*. One statement each.
         """
 
-    async def end_of_client(
-        self, subject: Subject, client: str, *, because: EndReason, now: Instant
-    ) -> Sequence[SessionId]:
-        """End the subject's live sessions of one *client* (or API key); their ids. One statement."""
-
-    async def carry_over(self, user: User, *, now: Instant) -> int:
-        """Give the user's live sessions of older epochs its name, role, plan and epoch; how many. One statement."""
-
-    async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> Sequence[SessionId]:
-        """End the subject's least recently used live sessions beyond *most*; their ids."""
+    async def end_excess(self, subject: Subject, *, client: ClientId, most: int, now: Instant) -> Sequence[SessionId]:
+        """End the subject's least recently used live sessions of *client* beyond *most*; their ids."""
 
     async def list_live(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
         """The subject's live sessions, most recently used first."""
@@ -350,8 +407,14 @@ class Usage(Protocol):
     async def add(self, counted: Counted) -> None:
         """Add to what is there. Atomic: concurrent calls lose nothing. All of it, or nothing."""
 
-    async def calls(self, *, since_day: int) -> Sequence[tuple[int, str, str, str, int, int]]:
-        """Day, route, subject, plan, status and calls."""
+    async def totals(self, *, since_day: int) -> Sequence[tuple[int, str, int, int]]:
+        """Day, route, status and calls, over all subjects."""
+
+    async def callers_by_plan(self, *, since_day: int) -> Sequence[tuple[str, int]]:
+        """Plan, and how many subjects called with it."""
+
+    async def callers(self, *, since_day: int, most: int) -> Sequence[tuple[str, str, int, int, int]]:
+        """The *most* busiest: subject, plan, calls, those refused (status 400 and above), and predictions."""
 
     async def latencies(self, *, since_day: int) -> Sequence[tuple[str, int, int]]:
         """Route, bucket of the histogram and calls."""

@@ -32,7 +32,7 @@ class Callers:
         if token is None:
             raise Unauthenticated(presented=False)
         if token.startswith(_KEYS):
-            principal = await self._api_keys.principal(token, address=call.address, now=self._clock())
+            principal = await self._api_keys.principal(token, origin=origin_of(call), now=self._clock())
         else:
             principal = await self._verify.token(token, now=self._clock())
         call.scope["authwright.caller"] = principal

@@ -186,6 +186,7 @@ class Me:
         wanted = await call.json(NewKey)
         made = await self._api_keys.create(
             UserId(principal.subject),
+            epoch=principal.auth_epoch,
             name=wanted.name,
             scope=None if wanted.scope is None else parse_scope(wanted.scope),
             days=wanted.days,

@@ -121,14 +121,13 @@ class UserRoutes:
         principal = await self._callers.admin(call)
         wanted = await call.json(NewUser)
         origin, now = origin_of(call, principal), self._clock()
-        if wanted.release_names:
-            await self._users.release([name for name in (wanted.username, wanted.email) if name])
         user = await self._register.create(
             username=wanted.username,
             email=wanted.email,
             password=wanted.password,
             plan=wanted.plan,
             role=wanted.role,
+            release=wanted.release_names,
             origin=origin,
             now=now,
         )

@@ -9,6 +9,8 @@ from authwright.domain.event import Event
 from authwright.domain.plan import format_scope, parse_scope
 from authwright.domain.secrets import ApiKeyId, Digest, UserId
 from authwright.domain.user import User
+from authwright.storage.port import Ending
+from authwright.storage.sql.endings import client_steps
 from authwright.storage.sql.engine import Database, Row, compiled
 from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.tables import api_keys, users
@@ -28,7 +30,12 @@ _ADD = compiled(
         [column.name for column in _COLUMNS],
         select(*(bindparam(column.name, type_=column.type) for column in _COLUMNS))
         .select_from(users)
-        .where(users.c.id == bindparam("user_id"), users.c.status == "active", _held < bindparam("most")),
+        .where(
+            users.c.id == bindparam("user_id"),
+            users.c.status == "active",
+            users.c.auth_epoch == bindparam("held_epoch"),
+            _held < bindparam("most"),
+        ),
     )
     .returning(api_keys.c.id)
 )
@@ -62,8 +69,8 @@ class SqlApiKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, key: ApiKey, *, most: int, event: Event | None = None) -> bool:
-        row = {column.name: getattr(key, column.name) for column in _COLUMNS} | {"most": most}
+    async def add(self, key: ApiKey, *, epoch: int, most: int, event: Event | None = None) -> bool:
+        row = {column.name: getattr(key, column.name) for column in _COLUMNS} | {"most": most, "held_epoch": epoch}
         row["scope"], row["audiences"] = format_scope(key.scope), " ".join(key.audiences)
         return bool(await self._database.write_together((_ADD, row), *steps_of(event), guards=1))
 
@@ -77,9 +84,11 @@ class SqlApiKeys:
         parameters = {"user_id": user_id, "after": after or "", "most": most}
         return [_api_key(row) for row in await self._database.read(_LIST, parameters)]
 
-    async def delete(self, key_id: ApiKeyId, *, user_id: UserId | None, event: Event | None = None) -> ApiKey | None:
+    async def delete(
+        self, key_id: ApiKeyId, *, user_id: UserId | None, ending: Ending | None = None, event: Event | None = None
+    ) -> ApiKey | None:
         step = (_DELETE, {"key": key_id, "user_id": user_id})
-        rows = await self._database.write_together(step, *steps_of(event), guards=1)
+        rows = await self._database.write_together(step, *client_steps(key_id, ending), *steps_of(event), guards=1)
         return _api_key(rows[0][0]) if rows else None
 
 

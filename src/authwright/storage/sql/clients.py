@@ -9,6 +9,8 @@ from authwright.domain.event import Event
 from authwright.domain.instant import Instant
 from authwright.domain.plan import format_scope, parse_scope
 from authwright.domain.secrets import ClientId, Digest
+from authwright.storage.port import Ending
+from authwright.storage.sql.endings import subject_steps
 from authwright.storage.sql.engine import Database, Row, compiled
 from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.tables import clients
@@ -48,20 +50,45 @@ class SqlClients:
         return [_client(row) for row in await self._database.read(_LIST, {})]
 
     async def replace_key(
-        self, client_id: ClientId, *, digest: Digest, hint: str, now: Instant, event: Event | None = None
+        self,
+        client_id: ClientId,
+        *,
+        digest: Digest,
+        hint: str,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         parameters = {"client": client_id, "digest": digest, "hint": hint, "now": now}
-        return epoch_of(await self._database.write_together((_REPLACE_KEY, parameters), *steps_of(event), guards=1))
+        return epoch_of(
+            await self._database.write_together(
+                (_REPLACE_KEY, parameters), *subject_steps(client_id, ending), *steps_of(event), guards=1
+            )
+        )
 
     async def set_status(
-        self, client_id: ClientId, status: ClientStatus, *, now: Instant, event: Event | None = None
+        self,
+        client_id: ClientId,
+        status: ClientStatus,
+        *,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         parameters = {"client": client_id, "new_status": status, "now": now}
-        return epoch_of(await self._database.write_together((_SET_STATUS, parameters), *steps_of(event), guards=1))
+        return epoch_of(
+            await self._database.write_together(
+                (_SET_STATUS, parameters), *subject_steps(client_id, ending), *steps_of(event), guards=1
+            )
+        )
 
-    async def raise_epoch(self, client_id: ClientId, *, now: Instant, event: Event | None = None) -> int | None:
+    async def raise_epoch(
+        self, client_id: ClientId, *, now: Instant, ending: Ending | None = None, event: Event | None = None
+    ) -> int | None:
         step = (_RAISE_EPOCH, {"client": client_id, "now": now})
-        return epoch_of(await self._database.write_together(step, *steps_of(event), guards=1))
+        return epoch_of(
+            await self._database.write_together(step, *subject_steps(client_id, ending), *steps_of(event), guards=1)
+        )
 
 
 def _client(row: Row) -> Client:

@@ -74,8 +74,8 @@ class SqlEvents:
             "before": 2**63 - 1 if before is None else before,
             "most": most,
         }
-        return [Event(*row) for row in await self._database.read(_LIST, parameters)]
+        return [Event(*row) for row in await self._database.report(_LIST, parameters)]
 
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, EventKind, Outcome, int]]:
-        rows = await self._database.read(_COUNT_BY_DAY, {"since": since})
+        rows = await self._database.report(_COUNT_BY_DAY, {"since": since})
         return [(row[0], row[1], row[2], row[3]) for row in rows]

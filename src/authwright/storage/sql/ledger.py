@@ -1,13 +1,14 @@
 """The revocation ledger on SQLAlchemy Core."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Integer, bindparam, cast, delete, func, insert, literal_column, or_, select
 
 from authwright.domain.instant import Instant
-from authwright.domain.revocation import Revocation
+from authwright.domain.revocation import Kind, Revocation
 from authwright.domain.usage import DAY
-from authwright.storage.sql.engine import Conflict, Database, Row, compiled
+from authwright.storage.sql.engine import Conflict, Database, Row, Statement, compiled
 from authwright.storage.sql.tables import revocations
 
 _COLUMNS = [column for column in revocations.c if column.name != "number"]
@@ -20,6 +21,25 @@ _APPEND = compiled(
     )
     .returning(revocations.c.number)
 )
+
+
+def append_of(kind: Kind, target: Any, epoch: Any) -> Statement:
+    """A statement that appends an entry of *kind* in the transaction of what it tells of.
+
+    Other parameters: `because`, `now`, `until`.
+    """
+    given = {
+        "number": _NEXT,
+        "kind": literal_column(f"'{kind}'"),
+        "target": target,
+        "epoch": epoch,
+        "reason": bindparam("because"),
+        "at": bindparam("now", type_=revocations.c.at.type),
+        "until": bindparam("until", type_=revocations.c.until.type),
+    }
+    return compiled(insert(revocations).from_select(list(given), select(*given.values()).select_from(revocations)))
+
+
 _SINCE = compiled(
     select(revocations)
     .where(revocations.c.number > bindparam("number"))
@@ -74,7 +94,7 @@ class SqlLedger:
         return [_revocation(row) for row in await self._database.read(_SNAPSHOT, {"now": now})]
 
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, int]]:
-        return [(row[0], row[1]) for row in await self._database.read(_COUNT_BY_DAY, {"since": since})]
+        return [(row[0], row[1]) for row in await self._database.report(_COUNT_BY_DAY, {"since": since})]
 
     async def forget(self, *, now: Instant, most: int) -> int:
         return len(await self._database.write(_FORGET, {"now": now, "most": most}))

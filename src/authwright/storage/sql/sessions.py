@@ -23,12 +23,14 @@ from authwright.domain.event import Event
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import USER_PREFIX, ClientId, Digest, SessionId, Subject
 from authwright.domain.session import EndReason, Session
-from authwright.domain.user import User
-from authwright.storage.port import Ended, Opened
+from authwright.storage.port import Ended, Ending, Opened
+from authwright.storage.sql.endings import session_steps
 from authwright.storage.sql.engine import Database, Row, Statement, compiled
 from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.tables import api_keys, clients, sessions, users
 
+# Rows in one transaction, so that none keeps the others waiting.
+_AT_ONCE = 200
 _COLUMNS = [column for column in sessions.c if column.name != "others"]
 # The columns stand in the order of the fields of a session.
 _NAMES = [column.name for column in _COLUMNS]
@@ -49,12 +51,13 @@ def _given(*without: str) -> dict[str, Any]:
     return {column.name: bindparam(column.name, type_=column.type) for column in _COLUMNS if column.name not in without}
 
 
-def _others_of(subject: Any) -> Any:
+def _others_of(subject: Any, client: Any) -> Any:
     return (
         select(func.count())
         .select_from(sessions)
         .where(
             sessions.c.subject == subject,
+            sessions.c.client_id == client,
             sessions.c.revoked_at.is_(None),
             sessions.c.idle_expires_at > bindparam("created_at"),
         )
@@ -65,7 +68,7 @@ def _others_of(subject: Any) -> Any:
 def _open_for(table: Any, *conditions: Any) -> Statement:
     # The subject's row is the guard: no row with this epoch that is active, no session.
     return _insert_for(
-        select(*_given().values(), _others_of(table.c.id))
+        select(*_given().values(), _others_of(table.c.id, bindparam("client_id")))
         .select_from(table)
         .where(
             table.c.id == bindparam("subject"),
@@ -99,7 +102,8 @@ _from_client: dict[str, Any] = {
 }
 _OPEN_WITH_KEY = _insert_for(
     select(
-        *(_from_client.get(name, given) for name, given in (_given() | _from_client).items()), _others_of(clients.c.id)
+        *(_from_client.get(name, given) for name, given in (_given() | _from_client).items()),
+        _others_of(clients.c.id, clients.c.id),
     )
     .select_from(clients)
     .where(clients.c.key_digest == bindparam("key"), clients.c.status == "active"),
@@ -152,33 +156,12 @@ _END_ALL = compiled(
 _END_EVERYTHING = compiled(
     update(sessions).where(sessions.c.revoked_at.is_(None)).values(**_ended).returning(sessions.c.id)
 )
-_END_OF_CLIENT = compiled(
-    update(sessions)
-    .where(
-        sessions.c.subject == bindparam("subject"),
-        sessions.c.client_id == bindparam("client"),
-        sessions.c.revoked_at.is_(None),
-    )
-    .values(**_ended)
-    .returning(sessions.c.id)
-)
-_CARRY_OVER = compiled(
-    update(sessions)
-    .where(_older, *_live)
-    .values(
-        username=bindparam("new_name"),
-        role=bindparam("new_role"),
-        plan=bindparam("new_plan"),
-        auth_epoch=bindparam("below"),
-    )
-    .returning(sessions.c.id)
-)
 _END_EXCESS = compiled(
     update(sessions)
     .where(
         sessions.c.id.in_(
             select(sessions.c.id)
-            .where(*_live)
+            .where(*_live, sessions.c.client_id == bindparam("client"))
             .order_by(sessions.c.used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
             .offset(bindparam("most"))
         )
@@ -290,9 +273,18 @@ class SqlSessions:
         rows = await self._database.write(_ROTATE, parameters)
         return _session(rows[0]) if rows else None
 
-    async def end(self, session_id: SessionId, *, because: EndReason, now: Instant, event: Event | None = None) -> bool:
+    async def end(
+        self,
+        session_id: SessionId,
+        *,
+        because: EndReason,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
+    ) -> bool:
         step = (_END, {"session": session_id, "because": because, "now": now})
-        return bool(await self._database.write_together(step, *steps_of(event), guards=1))
+        steps = [*session_steps(session_id, ending), *steps_of(event)]
+        return bool(await self._database.write_together(step, *steps, guards=1))
 
     async def end_all(
         self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
@@ -304,25 +296,8 @@ class SqlSessions:
     async def end_everything(self, *, because: EndReason, now: Instant) -> int:
         return len(await self._database.write(_END_EVERYTHING, {"because": because, "now": now}))
 
-    async def end_of_client(
-        self, subject: Subject, client: str, *, because: EndReason, now: Instant
-    ) -> Sequence[SessionId]:
-        parameters = {"subject": subject, "client": client, "because": because, "now": now}
-        return [row[0] for row in await self._database.write(_END_OF_CLIENT, parameters)]
-
-    async def carry_over(self, user: User, *, now: Instant) -> int:
-        parameters = {
-            "subject": user.id,
-            "new_name": user.username,
-            "new_role": user.role,
-            "new_plan": user.plan,
-            "below": user.auth_epoch,
-            "now": now,
-        }
-        return len(await self._database.write(_CARRY_OVER, parameters))
-
-    async def end_excess(self, subject: Subject, *, most: int, now: Instant) -> Sequence[SessionId]:
-        parameters = {"subject": subject, "most": most, "because": "evicted", "now": now}
+    async def end_excess(self, subject: Subject, *, client: ClientId, most: int, now: Instant) -> Sequence[SessionId]:
+        parameters = {"subject": subject, "client": client, "most": most, "because": "evicted", "now": now}
         return [row[0] for row in await self._database.write(_END_EXCESS, parameters)]
 
     async def list_live(self, subject: Subject, *, now: Instant) -> Sequence[Session]:
@@ -340,10 +315,15 @@ class SqlSessions:
 
     async def forget(self, *, before: Instant, most: int) -> int:
         parameters = {"before": before, "most": most}
-        old = await self._database.read(_ENDED_BEFORE, parameters)
-        old += await self._database.read(_EXPIRED_BEFORE, parameters)
+        old = await self._database.report(_ENDED_BEFORE, parameters)
+        old += await self._database.report(_EXPIRED_BEFORE, parameters)
         steps = [(_FORGET, {"session": row[0], "before": before}) for row in old[:most]]
-        return sum(len(rows) for rows in await self._database.write_together(*steps)) if steps else 0
+        forgotten = 0
+        for start in range(0, len(steps), _AT_ONCE):
+            forgotten += sum(
+                len(rows) for rows in await self._database.write_together(*steps[start : start + _AT_ONCE])
+            )
+        return forgotten
 
 
 def _parameters(session: Session) -> dict[str, Any]:

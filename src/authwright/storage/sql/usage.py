@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, func, select, tuple_
+from sqlalchemy import Table, and_, bindparam, case, delete, func, literal_column, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from authwright.domain.usage import Counted
@@ -29,7 +29,23 @@ def _forget(table: Table) -> Statement:
 _TABLES = (usage, latencies, predictions)
 _ADD = {table.name: _add_to(table) for table in _TABLES}
 _FORGET = [_forget(table) for table in _TABLES]
-_CALLS = compiled(select(usage).where(usage.c.day >= bindparam("since")))
+_since = usage.c.day >= bindparam("since")
+_sum = func.sum(usage.c.calls)
+_grouped = (usage.c.day, usage.c.route, usage.c.status)
+_TOTALS = compiled(select(*_grouped, _sum).where(_since).group_by(*_grouped))
+_known = usage.c.subject != literal_column("''")
+_CALLERS_BY_PLAN = compiled(
+    select(usage.c.plan, func.count(usage.c.subject.distinct())).where(_since, _known).group_by(usage.c.plan)
+)
+_refused = case((usage.c.status >= 400, usage.c.calls), else_=0)
+_predicted = case((and_(usage.c.route == "/predict", usage.c.status < 400), usage.c.calls), else_=0)
+_CALLERS = compiled(
+    select(usage.c.subject, func.max(usage.c.plan), _sum, func.sum(_refused), func.sum(_predicted))
+    .where(_since, _known)
+    .group_by(usage.c.subject)
+    .order_by(_sum.desc(), usage.c.subject)
+    .limit(bindparam("most"))
+)
 _LATENCIES = compiled(
     select(latencies.c.route, latencies.c.bucket, func.sum(latencies.c.calls))
     .where(latencies.c.day >= bindparam("since"))
@@ -54,16 +70,24 @@ class SqlUsage:
         if steps:
             await self._database.write_together(*steps)
 
-    async def calls(self, *, since_day: int) -> Sequence[tuple[int, str, str, str, int, int]]:
-        rows = await self._database.read(_CALLS, {"since": since_day})
-        return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
+    async def totals(self, *, since_day: int) -> Sequence[tuple[int, str, int, int]]:
+        rows = await self._database.report(_TOTALS, {"since": since_day})
+        return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+    async def callers_by_plan(self, *, since_day: int) -> Sequence[tuple[str, int]]:
+        rows = await self._database.report(_CALLERS_BY_PLAN, {"since": since_day})
+        return [(row[0], row[1]) for row in rows]
+
+    async def callers(self, *, since_day: int, most: int) -> Sequence[tuple[str, str, int, int, int]]:
+        rows = await self._database.report(_CALLERS, {"since": since_day, "most": most})
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
     async def latencies(self, *, since_day: int) -> Sequence[tuple[str, int, int]]:
-        rows = await self._database.read(_LATENCIES, {"since": since_day})
+        rows = await self._database.report(_LATENCIES, {"since": since_day})
         return [(row[0], row[1], row[2]) for row in rows]
 
     async def predictions(self, *, since_day: int) -> Sequence[tuple[int, str, int]]:
-        rows = await self._database.read(_PREDICTIONS, {"since": since_day})
+        rows = await self._database.report(_PREDICTIONS, {"since": since_day})
         return [(row[0], row[1], row[2]) for row in rows]
 
     async def forget(self, *, before_day: int, most: int) -> int:

@@ -11,7 +11,8 @@ from authwright.domain.instant import Instant
 from authwright.domain.passwords import hash_format
 from authwright.domain.secrets import Digest, UserId
 from authwright.domain.user import User
-from authwright.storage.port import NameDigest, NameTaken, UserFilter
+from authwright.storage.port import Ending, NameDigest, NameTaken, UserFilter
+from authwright.storage.sql.endings import subject_steps
 from authwright.storage.sql.engine import Conflict, Database, Row, Step, compiled
 from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.tables import api_keys, names, reset_tokens, users
@@ -64,7 +65,10 @@ _RELEASE = compiled(
 )
 # The guard of a deletion; what refers to the user goes before the user itself.
 _HOLD = compiled(
-    update(users).where(users.c.id == bindparam("user_id")).values(status="disabled").returning(users.c.auth_epoch)
+    update(users)
+    .where(users.c.id == bindparam("user_id"))
+    .values(status="disabled", auth_epoch=users.c.auth_epoch + 1)
+    .returning(users.c.auth_epoch)
 )
 _DELETE_API_KEYS = compiled(delete(api_keys).where(api_keys.c.user_id == bindparam("owner")))
 _DELETE_RESET = compiled(delete(reset_tokens).where(reset_tokens.c.user_id == bindparam("owner")))
@@ -159,10 +163,18 @@ class SqlUsers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, user: User, names: Sequence[NameDigest], *, event: Event | None = None) -> None:
+    async def add(
+        self,
+        user: User,
+        names: Sequence[NameDigest],
+        *,
+        released: Sequence[NameDigest] = (),
+        event: Event | None = None,
+    ) -> None:
         row = {column.name: getattr(user, column.name) for column in USER_COLUMNS}
         row["password_format"] = hash_format(user.password_hash)
-        steps = [(_ADD_NAME, {"digest": name, "user_id": user.id}) for name in names]
+        steps: list[Step] = [(_RELEASE, {"name": name}) for name in released]
+        steps += [(_ADD_NAME, {"digest": name, "user_id": user.id}) for name in names]
         try:
             await self._database.write_together((_ADD, row), *steps, *steps_of(event))
         except Conflict:
@@ -185,7 +197,7 @@ class SqlUsers:
             "after": after or "",
             "most": most,
         }
-        return [user_of(row) for row in await self._database.read(_LIST, parameters)]
+        return [user_of(row) for row in await self._database.report(_LIST, parameters)]
 
     async def change(
         self,
@@ -194,6 +206,8 @@ class SqlUsers:
         epoch: int,
         gained: Sequence[NameDigest],
         lost: Sequence[NameDigest],
+        released: Sequence[NameDigest] = (),
+        ending: Ending | None = None,
         event: Event | None = None,
     ) -> bool:
         parameters = {
@@ -209,20 +223,21 @@ class SqlUsers:
         }
         steps: list[Step] = [(_CHANGE, parameters)]
         steps += [(_RESERVE_NAME, {"name": name}) for name in lost]
+        steps += [(_RELEASE, {"name": name}) for name in released]
         steps += [(_ADD_NAME, {"digest": name, "user_id": user.id}) for name in gained]
+        steps += subject_steps(user.id, ending)
+        if ending is not None and not ending.carry_over:
+            steps.append((_DELETE_RESET, {"owner": user.id}))
         try:
             return bool(await self._database.write_together(*steps, *steps_of(event), guards=1))
         except Conflict:
             raise NameTaken from None
 
-    async def delete(self, user_id: UserId, *, event: Event | None = None) -> int | None:
+    async def delete(self, user_id: UserId, *, ending: Ending | None = None, event: Event | None = None) -> bool:
         whose = {"owner": user_id, "user_id": user_id}
-        statements = (_HOLD, _RESERVE_NAMES, _DELETE_API_KEYS, _DELETE_RESET, _DELETE)
-        steps = [(statement, whose) for statement in statements]
-        return epoch_of(await self._database.write_together(*steps, *steps_of(event), guards=1))
-
-    async def release(self, name: NameDigest) -> bool:
-        return bool(await self._database.write(_RELEASE, {"name": name}))
+        statements = (_RESERVE_NAMES, _DELETE_API_KEYS, _DELETE_RESET, _DELETE)
+        steps = [*subject_steps(user_id, ending), *((statement, whose) for statement in statements)]
+        return bool(await self._database.write_together((_HOLD, whose), *steps, *steps_of(event), guards=1))
 
     async def offer_reset(
         self, user_id: UserId, token: Digest, *, expires_at: Instant, event: Event | None = None
@@ -234,10 +249,18 @@ class SqlUsers:
         return _first(self._database.find(_FIND_BY_RESET, {"token": token, "now": now}))
 
     async def reset_password(
-        self, user_id: UserId, token: Digest, *, new: str, now: Instant, event: Event | None = None
+        self,
+        user_id: UserId,
+        token: Digest,
+        *,
+        new: str,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         parameters = {"user_id": user_id, "token": token, "new": new, "format": hash_format(new), "now": now}
-        steps = [(_SPEND_RESET, parameters), (_SET_PASSWORD, parameters)]
+        steps: list[Step] = [(_SPEND_RESET, parameters), (_SET_PASSWORD, parameters)]
+        steps += [*subject_steps(user_id, ending), (_DELETE_API_KEYS, {"owner": user_id})]
         answers = await self._database.write_together(*steps, *steps_of(event), guards=2)
         return epoch_of(answers[1:])
 
@@ -245,21 +268,31 @@ class SqlUsers:
         return len(await self._database.write(_FORGET_RESETS, {"now": now, "most": most}))
 
     async def replace_password(
-        self, user_id: UserId, *, old: str, new: str, epoch: int, now: Instant, event: Event | None = None
+        self,
+        user_id: UserId,
+        *,
+        old: str,
+        new: str,
+        epoch: int,
+        now: Instant,
+        ending: Ending | None = None,
+        event: Event | None = None,
     ) -> int | None:
         hashes = {"old": old, "new": new, "format": hash_format(new)}
         parameters = {"user_id": user_id, "epoch": epoch, "now": now, **hashes}
-        return epoch_of(
-            await self._database.write_together((_REPLACE_PASSWORD, parameters), *steps_of(event), guards=1)
-        )
+        steps = [*subject_steps(user_id, ending), (_DELETE_RESET, {"owner": user_id}), *steps_of(event)]
+        return epoch_of(await self._database.write_together((_REPLACE_PASSWORD, parameters), *steps, guards=1))
 
     async def upgrade_hash(self, user_id: UserId, *, old: str, new: str, now: Instant) -> bool:
         parameters = {"user_id": user_id, "old": old, "new": new, "format": hash_format(new), "now": now}
         return bool(await self._database.write(_UPGRADE_HASH, parameters))
 
-    async def raise_epoch(self, user_id: UserId, *, now: Instant, event: Event | None = None) -> int | None:
+    async def raise_epoch(
+        self, user_id: UserId, *, now: Instant, ending: Ending | None = None, event: Event | None = None
+    ) -> int | None:
         step = (_RAISE_EPOCH, {"user_id": user_id, "now": now})
-        return epoch_of(await self._database.write_together(step, *steps_of(event), guards=1))
+        steps = [*subject_steps(user_id, ending), (_DELETE_RESET, {"owner": user_id}), *steps_of(event)]
+        return epoch_of(await self._database.write_together(step, *steps, guards=1))
 
     async def password_formats(self) -> frozenset[str]:
         return frozenset(row[0] for row in await self._database.read(_FORMATS, {}))
