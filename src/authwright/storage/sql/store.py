@@ -25,6 +25,8 @@ _TO_VERSION_2 = compiled(
     .values(value="2")
     .returning(facts.c.name)
 )
+# An index that also tells clients apart stands in its place.
+_DROP_SESSIONS_LIVE = Statement("DROP INDEX IF EXISTS sessions_live")
 _ADD_REQUEST_ID = Statement("ALTER TABLE sessions ADD COLUMN request_id TEXT NOT NULL DEFAULT ''")
 
 
@@ -63,7 +65,8 @@ class SqlStore:
         version: str | None = await self.facts.establish("schema_version", str(SCHEMA_VERSION))
         if version == "1":
             # Two processes may come here at once: whoever finds the old version in its transaction adds the column.
-            await self._database.write_together((_TO_VERSION_2, {}), (_ADD_REQUEST_ID, {}), guards=1)
+            steps = (_ADD_REQUEST_ID, _DROP_SESSIONS_LIVE)
+            await self._database.write_together((_TO_VERSION_2, {}), *((step, {}) for step in steps), guards=1)
             version = await self.facts.read("schema_version")
         if version == str(SCHEMA_VERSION):
             await self._database.write(Statement(SESSION_OPENED), {})
