@@ -164,6 +164,7 @@ familiar = Table(
     Column("until", BigInteger, nullable=False, index=True),
 )
 
+# A new row gets the number after the newest, which is never deleted: so none is used twice.
 events = Table(
     "events",
     metadata,
@@ -179,7 +180,6 @@ events = Table(
     Column("user_agent", Text, nullable=False),
     Column("request_id", Text, nullable=False),
     Column("detail", Text, nullable=False),
-    sqlite_autoincrement=True,
 )
 # One index and no more: every login pays for each. Other filters read from the newest on, on a thread of their own.
 Index("events_subject", events.c.subject, events.c.number)
