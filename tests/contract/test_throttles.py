@@ -48,9 +48,9 @@ async def test_success_clears_takes_back_and_marks(store: Store) -> None:
     backoff = Backoff(free=2, memory=86_400)
     await store.throttles.admit([(ADA, backoff), (NET, backoff)], now=NOW)
     await store.throttles.succeed(cleared=[ADA], returned=[NET], familiar=[EVE], until=after(NOW, 10))
-    assert await store.throttles.is_familiar(EVE, now=NOW)
-    assert not await store.throttles.is_familiar(EVE, now=after(NOW, 10))
-    assert not await store.throttles.is_familiar(ADA, now=NOW)
+    assert await store.throttles.familiar_until(EVE, now=NOW) == after(NOW, 10)
+    assert await store.throttles.familiar_until(EVE, now=after(NOW, 10)) is None
+    assert await store.throttles.familiar_until(ADA, now=NOW) is None
     for bucket in (ADA, NET):
         assert [await store.throttles.admit([(bucket, backoff)], now=NOW) is None for _ in range(3)] == [
             True,

@@ -24,13 +24,13 @@ class Confirm:
         if password is None:
             raise InvalidCredentials("This needs your current password: send it as current_password.")
         name = user.names[0]
-        familiar = await self._throttle.is_familiar(name, origin.address, now=now)
-        with self._hashing.place(origin.address, "familiar" if familiar else "login", account=name):
+        familiar = await self._throttle.familiar_until(name, origin.address, now=now)
+        with self._hashing.place(origin.address, "login" if familiar is None else "familiar", account=name):
             attempt = await self._throttle.begin(name, origin.address, familiar=familiar, now=now)
-            matched, spent = await self._hashing.verify(password, user.password_hash, first=familiar)
+            matched, spent = await self._hashing.verify(password, user.password_hash, first=familiar is not None)
             if not matched:
                 await self._hashing.even_out(spent)
                 failed = event("password_confirmed", origin, now=now, subject=user.id, outcome="failure")
                 await self._store.events.append(failed)
                 raise InvalidCredentials("The current password is not right.")
-        await self._throttle.passed(attempt, user.names, now=now)
+        await self._throttle.passed(attempt, user, now=now)

@@ -5,7 +5,7 @@ A network that an account was logged into from within FAMILIAR_DAYS has a bucket
 no stranger can lock anybody out. Buckets are keyed by the name that was submitted, whether an account has it or not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ from authwright.domain.errors import TooManyAttempts
 from authwright.domain.instant import MICROSECONDS, Instant, after
 from authwright.domain.names import NameKey
 from authwright.domain.throttle import FAMILIAR_DAYS, Backoff, Bucket
+from authwright.domain.user import User
 from authwright.services.hashing import network_of
 from authwright.services.keys import Keyring
 from authwright.services.metrics import Metrics
@@ -32,7 +33,7 @@ class Attempt:
 
     name: str
     network: str
-    familiar: bool
+    familiar: Instant | None
     own: Bucket
     shared: tuple[Bucket, ...]
 
@@ -50,25 +51,30 @@ class Throttle:
         self._network = Backoff(free=network, memory=_HOUR)
         self._registrations = Backoff(free=registrations, memory=_HOUR) if registrations else None
 
-    async def is_familiar(self, name: str, address: str, *, now: Instant) -> bool:
-        """Whether the account *name* was logged into from the network of *address* lately."""
-        return await self._store.throttles.is_familiar(self._familiar(name, network_of(address)), now=now)
+    async def familiar_until(self, name: str, address: str, *, now: Instant) -> Instant | None:
+        """Until when the network of *address* is familiar to the account *name*, which was logged into from there."""
+        return await self._store.throttles.familiar_until(self._familiar(name, network_of(address)), now=now)
 
-    async def begin(self, name: str, address: str, *, familiar: bool, now: Instant) -> Attempt:
+    async def begin(self, name: str, address: str, *, familiar: Instant | None, now: Instant) -> Attempt:
         """Let an attempt at the password of *name* in and count it. Raises TooManyAttempts; then it is not counted."""
         network = network_of(address)
-        if familiar:
-            attempt = Attempt(name, network, True, self._bucket("familiar account", name, network), ())
+        if familiar is not None:
+            attempt = Attempt(name, network, familiar, self._bucket("familiar account", name, network), ())
         else:
-            attempt = Attempt(name, network, False, self._bucket("account", name), (self._bucket("network", network),))
+            attempt = Attempt(name, network, None, self._bucket("account", name), (self._bucket("network", network),))
         buckets = [(attempt.own, self._account), *((bucket, self._network) for bucket in attempt.shared)]
         opens = await self._store.throttles.admit(buckets, now=now)
         if opens is not None:
             raise self._too_many(opens, now)
         return attempt
 
-    async def passed(self, attempt: Attempt, names: Iterable[NameKey], *, now: Instant) -> None:
-        """The password was right: the *attempt* was no failure, and its network is familiar to all *names* now."""
+    async def passed(self, attempt: Attempt, user: User, *, now: Instant) -> None:
+        """The password was right: the *attempt* was no failure, and its network is familiar to all names of *user*."""
+        names: Sequence[str] = ()
+        if attempt.familiar is None:
+            names = user.names
+        elif attempt.familiar < after(now, (FAMILIAR_DAYS - 1) * _DAY):
+            names = (attempt.name,)
         await self._store.throttles.succeed(
             cleared=(attempt.own,),
             returned=attempt.shared,

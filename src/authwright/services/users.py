@@ -46,7 +46,6 @@ class Caller:
     subject: Subject
     session_id: SessionId | None
     auth_epoch: int
-    is_admin: bool
     origin: Origin
 
 

@@ -394,8 +394,8 @@ class Throttles(Protocol):
         """An attempt was no failure: forget the *cleared* buckets, take it back from the *returned* ones, and mark
         those *familiar* until *until*. One transaction."""
 
-    async def is_familiar(self, bucket: Bucket, *, now: Instant) -> bool:
-        """Whether the bucket was marked familiar and still is."""
+    async def familiar_until(self, bucket: Bucket, *, now: Instant) -> Instant | None:
+        """Until when the bucket is marked familiar, if it still is."""
 
     async def forget(self, *, before: Instant, now: Instant, most: int) -> int:
         """Delete at most *most* of each: counters without an attempt since *before*, and expired marks; how many."""

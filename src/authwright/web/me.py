@@ -21,7 +21,7 @@ from authwright.domain.errors import (
     WeakPassword,
 )
 from authwright.domain.instant import Instant, isoformat
-from authwright.domain.plan import ADMIN, format_scope, parse_scope
+from authwright.domain.plan import format_scope, parse_scope
 from authwright.domain.secrets import ApiKeyId, SessionId, Subject, UserId
 from authwright.domain.session import Session
 from authwright.guard.principal import Principal
@@ -121,8 +121,7 @@ def shown_api_key(key: ApiKey) -> dict[str, Any]:
 def caller_of(call: Call, principal: Principal) -> Caller:
     """Who makes *call*, as the services that change users need it."""
     session_id = None if principal.session_id is None else SessionId(principal.session_id)
-    is_admin = ADMIN in principal.scopes
-    return Caller(Subject(principal.subject), session_id, principal.auth_epoch, is_admin, origin_of(call, principal))
+    return Caller(Subject(principal.subject), session_id, principal.auth_epoch, origin_of(call, principal))
 
 
 def shown_session(session: Session, current: str | None) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class Statement(NamedTuple):
     text: str
     names: Sequence[str] = ()
     constants: Parameters = MappingProxyType({})
-    appends: bool = False
-    """It adds a row that nothing can be at odds with, so that it never fails where what came before it did not."""
+    unfailing: bool = False
+    """Nothing can be at odds with it: it never fails where what came before it did not."""
 
     def with_values(self, parameters: Parameters) -> tuple[str, Values]:
         values = {**self.constants, **parameters} if self.constants else parameters
@@ -68,9 +68,9 @@ def compiled(statement: CompilerElement) -> Statement:
     return Statement(str(result), tuple(names), constants)
 
 
-def appending(statement: CompilerElement) -> Statement:
-    """*statement*, which adds a row to a table without unique columns but a number that the database chooses."""
-    return compiled(statement)._replace(appends=True)
+def unfailing(statement: CompilerElement) -> Statement:
+    """*statement*, which no unique index or reference can refuse: what was done before it need not be taken back."""
+    return compiled(statement)._replace(unfailing=True)
 
 
 class Conflict(Exception):
@@ -291,7 +291,7 @@ class Database:
         The first *guards* of them must each return a row: if one does not, nothing is changed and nothing returned.
         """
         taken = [statement.with_values(values) for statement, values in steps]
-        together = not all(statement.appends for statement, _ in steps[1:])
+        together = not all(statement.unfailing for statement, _ in steps[1:])
         return await self._opened().writer.submit(taken, guards=guards, together=together)
 
     def find(self, statement: Statement, parameters: Parameters) -> list[Row]:

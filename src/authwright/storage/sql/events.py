@@ -8,12 +8,12 @@ from authwright.domain.event import Event, EventKind, Outcome
 from authwright.domain.instant import Instant
 from authwright.domain.usage import DAY
 from authwright.storage.port import EventFilter
-from authwright.storage.sql.engine import Database, Step, appending, compiled
+from authwright.storage.sql.engine import Database, Step, compiled, unfailing
 from authwright.storage.sql.tables import events
 
 _COLUMNS = [column for column in events.c if column.name != "number"]
 _NAMES = [column.name for column in _COLUMNS]
-_APPEND = appending(insert(events).values({name: bindparam(name) for name in _NAMES}))
+_APPEND = unfailing(insert(events).values({name: bindparam(name) for name in _NAMES}))
 
 
 def _if_given(name: str, condition: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from authwright.domain.instant import MICROSECONDS, Instant, after
 from authwright.domain.throttle import MOST_SECONDS, Backoff, Bucket
-from authwright.storage.sql.engine import Database, Step, compiled
+from authwright.storage.sql.engine import Database, Step, compiled, unfailing
 from authwright.storage.sql.tables import familiar, throttles
 
 _again = case((throttles.c.counted_at < bindparam("remembered"), 0), else_=throttles.c.failures) + 1
@@ -37,18 +37,18 @@ _ADMIT = compiled(
     .returning(throttles.c.failures)
 )
 _FIND = compiled(select(throttles.c.closed_until).where(throttles.c.bucket == bindparam("bucket")))
-_CLEAR = compiled(delete(throttles).where(throttles.c.bucket == bindparam("bucket")))
-_RETURN = compiled(
+_CLEAR = unfailing(delete(throttles).where(throttles.c.bucket == bindparam("bucket")))
+_RETURN = unfailing(
     update(throttles)
     .where(throttles.c.bucket == bindparam("bucket"), throttles.c.failures > 0)
     .values(failures=throttles.c.failures - 1)
 )
-_MARK = compiled(
+_MARK = unfailing(
     insert(familiar)
     .values(bucket=bindparam("bucket"), until=bindparam("until"))
     .on_conflict_do_update(index_elements=["bucket"], set_={"until": bindparam("until")})
 )
-_IS_FAMILIAR = compiled(
+_FAMILIAR_UNTIL = compiled(
     select(familiar.c.until).where(familiar.c.bucket == bindparam("bucket"), familiar.c.until > bindparam("now"))
 )
 
@@ -112,8 +112,9 @@ class SqlThrottles:
         steps += [(_MARK, {"bucket": bucket, "until": until}) for bucket in familiar]
         await self._database.write_together(*steps)
 
-    async def is_familiar(self, bucket: Bucket, *, now: Instant) -> bool:
-        return bool(self._database.find(_IS_FAMILIAR, {"bucket": bucket, "now": now}))
+    async def familiar_until(self, bucket: Bucket, *, now: Instant) -> Instant | None:
+        rows = self._database.find(_FAMILIAR_UNTIL, {"bucket": bucket, "now": now})
+        return rows[0][0] if rows else None
 
     async def forget(self, *, before: Instant, now: Instant, most: int) -> int:
         parameters = {"before": before, "now": now, "most": most}
