@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from authwright.domain.event import COMMAND_LINE, event
+from authwright.domain.event import COMMAND_LINE, Outcome, event
 from authwright.domain.instant import after
 from authwright.domain.usage import day_of
 from authwright.storage.port import EventFilter, NameTaken, Store
@@ -76,9 +76,16 @@ async def test_a_name_that_is_taken_takes_the_whole_change_back(store: Store) ->
 
 
 async def test_days_kinds_and_outcomes_are_counted(store: Store) -> None:
-    for days, outcome in ((0, "failure"), (0, "failure"), (1, "failure"), (1, "success"), (-9, "failure")):
+    days_and_outcomes: list[tuple[int, Outcome]] = [
+        (0, "failure"),
+        (0, "failure"),
+        (1, "failure"),
+        (1, "success"),
+        (-9, "failure"),
+    ]
+    for days, outcome in days_and_outcomes:
         at = after(NOW, days * 86_400)
-        await store.events.append(event("login", COMMAND_LINE, now=at, outcome=outcome))  # type: ignore[arg-type]
+        await store.events.append(event("login", COMMAND_LINE, now=at, outcome=outcome))
     day = day_of(NOW)
     assert sorted(await store.events.count_by_day(since=NOW)) == [
         (day, "login", "failure", 2),

@@ -338,8 +338,8 @@ async def test_a_reset_a_deletion_and_a_client_end_sessions_in_one_step(store: S
     assert await store.users.reset_password(ada.id, token, new=HASH, now=NOW, ending=ending("password_reset"))
     assert await store.users.delete(eve.id, ending=ending("deleted"))
     assert await store.clients.set_status(scoring.id, "disabled", now=NOW, ending=ending("disabled"))
-    reasons = [(await store.sessions.find(each.id)).revoked_because for each in sessions]  # type: ignore[union-attr]
-    assert reasons == ["password_reset", "deleted", "disabled"]
+    found = [await store.sessions.find(each.id) for each in sessions]
+    assert [each and each.revoked_because for each in found] == ["password_reset", "deleted", "disabled"]
     assert [(each.target, each.epoch) for each in await store.ledger.since(0)] == [
         (ada.id, 2),
         (eve.id, 2),

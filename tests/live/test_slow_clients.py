@@ -1,5 +1,6 @@
 """Slow clients are cut off; others are answered meanwhile. The patience is a second here, ten by default."""
 
+import errno
 import json
 import socket
 import time
@@ -77,15 +78,10 @@ def test_who_stops_reading_is_cut_off(server: Running) -> None:
         for _ in range(5):
             time.sleep(0.1)
             deaf.sendall(request * 50)
-        time.sleep(5)
-        with pytest.raises(ConnectionResetError):
-            _read_to_the_end(deaf)
-
-
-def _read_to_the_end(connection: socket.socket) -> None:
-    while connection.recv(65536):
-        pass
-    raise AssertionError("everything came")
+        deadline = time.monotonic() + 15
+        while deaf.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.ECONNRESET:
+            assert time.monotonic() < deadline, "it was not cut off"
+            time.sleep(0.05)
 
 
 def test_a_client_that_is_only_slow_to_ask_again_is_not_told_off(server: Running) -> None:
@@ -93,6 +89,7 @@ def test_a_client_that_is_only_slow_to_ask_again_is_not_told_off(server: Running
     with connect(server) as client:
         for _ in range(3):
             client.sendall(request)
+            # Longer than the patience, which is what this is about; another process keeps that time.
             time.sleep(1.5)
             assert json.loads(client.recv(4000).partition(b"\r\n\r\n")[2]) == {"status": "ok"}
 

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -134,6 +136,12 @@ def test_failures_are_counted_over_all_workers(workers: Running) -> None:
     assert 429 in statuses[5:]
 
 
+def stored(folder: Path) -> int:
+    """How many predictions the database has counted."""
+    with closing(sqlite3.connect(folder / "authwright-data/authwright.db")) as connection:
+        return int(connection.execute("SELECT coalesce(sum(count), 0) FROM predictions").fetchone()[0])
+
+
 def test_metrics_and_reports_add_up_over_workers_and_a_crash(workers: Running) -> None:
     spread = connections(workers, 8)
     port = workers.base.rpartition(":")[2]
@@ -150,7 +158,10 @@ def test_metrics_and_reports_add_up_over_workers_and_a_crash(workers: Running) -
         (line,) = [line for line in text.splitlines() if 'route="/predict"' in line and "requests_total" in line]
         assert line.endswith(" 40.0")
         # Stored once a second by each worker; after that a crash loses nothing.
-        time.sleep(1.5)
+        deadline = time.monotonic() + 10
+        while stored(workers.folder) != 40:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     for each in spread:
         each.close()
     workers.kill()

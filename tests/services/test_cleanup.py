@@ -1,5 +1,9 @@
 """services.cleanup: what no longer matters is forgotten, what does is not, by one process at a time."""
 
+import asyncio
+
+import pytest
+
 from authwright.domain.instant import Instant, after
 from authwright.services.cleanup import Cleanup
 from harness import Clock, Service
@@ -59,3 +63,26 @@ async def test_a_follower_whose_entries_were_forgotten_begins_anew(service: Serv
     await server.revoke.catch_up()
     assert seen.head == 4
     assert (await service.get("/me", login["access_token"])).status_code == 401
+
+
+async def test_a_clock_that_jumped_ahead_makes_it_forget_nothing_that_matters(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Instant] = []
+    ran = asyncio.Event()
+
+    async def noted(now: Instant) -> int:
+        seen.append(now)
+        ran.set()
+        return 0
+
+    monkeypatch.setattr("authwright.services.cleanup.EVERY_SECONDS", 0)
+    monkeypatch.setattr(service.server.cleanup, "run", noted)
+    begun = clock()
+    task = asyncio.create_task(service.server.cleanup.run_regularly(clock))
+    await asyncio.sleep(0)
+    clock.advance(8 * 86_400)
+    await ran.wait()
+    task.cancel()
+    # What has passed by the machine's own count, and not by the wall clock's.
+    assert begun <= seen[-1] < after(begun, 3600)

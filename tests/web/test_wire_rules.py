@@ -1,5 +1,6 @@
 """Rules that hold for every answer: no redirect after a POST, texts that OAuth allows, links no request changes."""
 
+import asyncio
 import json
 import re
 
@@ -8,6 +9,7 @@ import pytest
 from authwright.domain import errors
 from authwright.domain.event import COMMAND_LINE
 from authwright.jose.encoding import b64url_decode
+from authwright.web.endpoint import Brake
 from harness import Service
 
 # RFC 6749 section 5.2 and RFC 6750 section 3: no quotes, no backslash, ASCII alone.
@@ -63,3 +65,19 @@ async def test_r162_a_reset_link_begins_with_the_issuer_whatever_a_request_says(
     user = await service.server.users.find("grace")
     link = await service.server.passwords.reset_link(user, origin=COMMAND_LINE, now=service.clock())
     assert link.url.startswith(service.server.settings.issuer + "/")
+
+
+async def test_refused_answers_are_held_back_a_bounded_number_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authwright.web.endpoint.MOST_HELD", 2)
+    brake = Brake(3600)
+    held = [asyncio.create_task(brake.hold()) for _ in range(3)]
+    await held[2]
+    assert [task.done() for task in held] == [False, False, True]
+    for task in held[:2]:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    # Their places are free again.
+    again = asyncio.create_task(brake.hold())
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()

@@ -3,7 +3,6 @@
 import getpass
 import json
 import sys
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from authwright.cli.run import fail, with_server
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.instant import isoformat
 from authwright.domain.passwords import UnsupportedHash
-from authwright.domain.plan import Role
+from authwright.domain.plan import ROLES, Role
 from authwright.domain.user import User
 from authwright.services.password import ResetLink
 from authwright.services.users import Changes
@@ -124,10 +123,9 @@ def update(
 
     Example:  authwright users update ada --plan premium
     """
-    if role not in (None, "user", "admin"):
-        fail("--role is user or admin.")
-    wanted = Changes(username=username, email=email, plan=plan)
-    wanted = replace(wanted, role=role, status="active" if enable else None)  # type: ignore[arg-type]
+    wanted = Changes(
+        username=username, email=email, role=_as_role(role), plan=plan, status="active" if enable else None
+    )
 
     async def work(server: Any) -> User:
         changed: User = await server.users.change(
@@ -182,6 +180,13 @@ def _shown(user: User) -> dict[str, Any]:
         "is_active": user.is_active,
         "created_at": isoformat(user.created_at),
     }
+
+
+def _as_role(text: str | None) -> Role | None:
+    for role in ROLES:
+        if text == role:
+            return role
+    return None if text is None else fail("--role is user or admin.")
 
 
 def _line(user: User) -> str:

@@ -41,8 +41,11 @@ class Revocations:
     __slots__ = ("_clients", "_keys", "_sessions", "_subjects", "_tokens", "_until", "head", "version")
 
     def __init__(self) -> None:
-        self.head = 0
         self.version = 0
+        self._empty()
+
+    def _empty(self) -> None:
+        self.head = 0
         self._sessions: set[str] = set()
         self._subjects: dict[str, int] = {}
         self._clients: set[str] = set()
@@ -66,9 +69,8 @@ class Revocations:
 
     def restart(self, entries: Iterable[Revocation]) -> None:
         """Take in the snapshot of another store, and forget what was of the one before."""
-        version = self.version
-        self.__init__()  # type: ignore[misc]
-        self.version = version + 1
+        self._empty()
+        self.version += 1
         self.start(entries)
 
     def _add(self, entry: Revocation) -> None:

@@ -24,7 +24,7 @@ CLIENT_PREFIX: Final = "cli_"
 API_KEY_ID_PREFIX: Final = "key_"
 CLIENT_KEY_PREFIX: Final = "awk_"
 API_KEY_PREFIX: Final = "awu_"
-RESET_TOKEN_PREFIX: Final = "awp_"  # noqa: S105
+RESET_TOKEN_PREFIX: Final = "awp_"  # noqa: S105 - how such tokens begin, and no secret
 
 _KEY = re.compile(r"(aw[kup]_)([A-Za-z0-9_-]{43})([0-9a-f]{8})")
 _SUBJECT = re.compile(r"(?:usr|cli)_[A-Za-z0-9_-]{22}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -29,10 +29,8 @@ from authwright.services.users import Users
 from authwright.storage.port import EventFilter
 from authwright.web.accounts import BODY_REFUSALS, DELETED, LOGGED_OUT, Done
 from authwright.web.caller import Callers, origin_of
-from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, json_reply, query_as
+from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, json_reply, page_of, query_as
 from authwright.web.me import ApiKeyShown, SessionShown, shown_api_key, shown_session
-
-T = TypeVar("T")
 
 
 class ClientShown(Answer):
@@ -224,7 +222,7 @@ class AdminRoutes:
         else:
             after = None if query.cursor is None else SessionId(query.cursor)
             rows = await self._logout.all_sessions(now=now, after=after, most=query.limit + 1)
-            found, cursor = _page(rows, query.limit)
+            found, cursor = page_of(rows, query.limit)
         shown = [shown_session(session, principal.session_id) for session in found]
         return json_reply({"sessions": shown, "next": cursor})
 
@@ -245,7 +243,7 @@ class AdminRoutes:
         query = query_as(OwnerQuery, call.query())
         owner = None if query.user is None else UserId(await self._owner(query.user))
         after = None if query.cursor is None else ApiKeyId(query.cursor)
-        found, cursor = _page(await self._api_keys.list(owner, after=after, most=query.limit + 1), query.limit)
+        found, cursor = page_of(await self._api_keys.list(owner, after=after, most=query.limit + 1), query.limit)
         return json_reply({"keys": [shown_api_key(key) for key in found], "next": cursor})
 
     async def delete_api_key(self, call: Call) -> Reply:
@@ -293,12 +291,6 @@ def _with_key(made: NewKey) -> dict[str, Any]:
 
 def _client_id(call: Call) -> ClientId:
     return ClientId(call.path_parameters["client_id"])
-
-
-def _page(rows: Sequence[T], most: int) -> tuple[Sequence[T], str | None]:
-    """The first *most* of *rows*, and the id of the last of them if there are more."""
-    page = rows[:most]
-    return page, getattr(page[-1], "id", None) if len(rows) > most else None
 
 
 def _instant(moment: datetime | None) -> Instant | None:

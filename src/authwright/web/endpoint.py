@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
@@ -219,6 +219,20 @@ def query_as(model: type[M], parameters: Mapping[str, str]) -> M:
         raise UnprocessableContent(
             public, problems=_problems(model, error), detail=f"{error.error_count()} problems"
         ) from None
+
+
+class HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=HasId)
+
+
+def page_of(rows: Sequence[Item], most: int) -> tuple[Sequence[Item], str | None]:
+    """The first *most* of *rows*, and as cursor the id of the last of them if there are more."""
+    page = rows[:most]
+    return page, page[-1].id if len(rows) > most else None
 
 
 def _problems(model: type[BaseModel], error: ValidationError) -> dict[str, str]:

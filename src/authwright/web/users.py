@@ -32,7 +32,7 @@ from authwright.services.whoami import WhoAmI
 from authwright.storage.port import UserFilter
 from authwright.web.accounts import ACCOUNT_EXAMPLE, BODY_REFUSALS, DELETED, Account, Done, shown_account
 from authwright.web.caller import Callers, origin_of
-from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, json_reply, query_as
+from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, json_reply, page_of, query_as
 from authwright.web.me import caller_of
 
 
@@ -147,8 +147,7 @@ class UserRoutes:
         which = UserFilter(role=query.role, plan=query.plan, status=status, search=query.search)
         after = None if query.cursor is None else UserId(query.cursor)
         found = await self._users.list(which, after=after, most=query.limit + 1)
-        page = found[: query.limit]
-        cursor = page[-1].id if len(found) > len(page) else None
+        page, cursor = page_of(found, query.limit)
         return json_reply({"users": [shown_account(user) for user in page], "next": cursor})
 
     async def show(self, call: Call) -> Reply:
