@@ -1,8 +1,10 @@
 """The smallest HTTP client that keeps a connection: it must not cost more than what it measures."""
 
 import json
+import math
 import selectors
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
@@ -17,15 +19,25 @@ def post(path: str, body: object) -> bytes:
     return f"POST {path} HTTP/1.1\r\nhost: {{host}}\r\n{kind}\r\n\r\n".encode() + raw
 
 
+def post_form(path: str, form: dict[str, str]) -> bytes:
+    raw = urlencode(form).encode()
+    kind = f"content-type: application/x-www-form-urlencoded\r\ncontent-length: {len(raw)}"
+    return f"POST {path} HTTP/1.1\r\nhost: {{host}}\r\n{kind}\r\n\r\n".encode() + raw
+
+
 def get(path: str, token: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: {{host}}\r\nauthorization: Bearer {token}\r\n\r\n".encode()
 
 
-def drive_connections(base: str, requests: list[Request], times: int) -> None:
-    """Send *times* requests on a connection for each of *requests*, each after the answer to the one before.
+def drive_connections(
+    base: str, requests: list[Request], times: int = 2**62, *, until: float = math.inf, strict: bool = True
+) -> int:
+    """Send *times* requests on a connection for each of *requests*, each after the answer to the one before, and none
+    after *until*; how many were answered with 200. Others end it, if *strict*.
 
     One thread and no parser: what is measured must not wait for what measures.
     """
+    good = 0
     parts = urlsplit(base)
     host = parts.netloc.encode()
     waiting = selectors.DefaultSelector()
@@ -44,15 +56,18 @@ def drive_connections(base: str, requests: list[Request], times: int) -> None:
             at = head.find(b"content-length: ") + 16
             if not found or len(body) < int(head[at : (head + b"\r").index(b"\r", at)]):
                 continue
-            if not head.startswith(b"HTTP/1.1 200"):
+            if head.startswith(b"HTTP/1.1 200"):
+                good += 1
+            elif strict:
                 raise RuntimeError(state[1].decode())
             state[1], state[2] = b"", state[2] - 1
-            if state[2]:
+            if state[2] and time.perf_counter() < until:
                 connection.sendall(state[0](body).replace(b"{host}", host, 1))
             else:
                 waiting.unregister(connection)
     for connection in opened:
         connection.close()
+    return good
 
 
 class Connection:

@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import urlsplit
@@ -407,6 +408,7 @@ def new_secret_key() -> str:
     return secrets.token_urlsafe(32)
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether *host* (a name or an address) is this machine only."""
     if host == "localhost":

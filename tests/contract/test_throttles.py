@@ -4,7 +4,7 @@ import asyncio
 
 from authwright.domain.instant import MICROSECONDS, Instant, after
 from authwright.domain.throttle import Backoff, Bucket
-from authwright.storage.port import Store
+from authwright.storage.port import Passed, Store
 from records import NOW
 
 ADA, EVE, NET = Bucket(b"ada"), Bucket(b"eve"), Bucket(b"net")
@@ -47,7 +47,7 @@ async def test_two_hundred_at_once_count_as_two_hundred(store: Store) -> None:
 async def test_success_clears_takes_back_and_marks(store: Store) -> None:
     backoff = Backoff(free=2, memory=86_400)
     await store.throttles.admit([(ADA, backoff), (NET, backoff)], now=NOW)
-    await store.throttles.succeed(cleared=[ADA], returned=[NET], familiar=[EVE], until=after(NOW, 10))
+    await store.throttles.succeed(Passed(cleared=[ADA], returned=[NET], familiar=[EVE], until=after(NOW, 10)))
     assert await store.throttles.familiar_until(EVE, now=NOW) == after(NOW, 10)
     assert await store.throttles.familiar_until(EVE, now=after(NOW, 10)) is None
     assert await store.throttles.familiar_until(ADA, now=NOW) is None
@@ -73,7 +73,7 @@ async def test_old_counters_and_marks_are_forgotten_in_batches(store: Store) -> 
     for number in range(7):
         await store.throttles.admit([(Bucket(b"%d" % number), backoff)], now=NOW)
     await store.throttles.admit([(ADA, backoff)], now=after(NOW, 50))
-    await store.throttles.succeed(cleared=(), returned=(), familiar=[EVE], until=after(NOW, 10))
+    await store.throttles.succeed(Passed(cleared=(), returned=(), familiar=[EVE], until=after(NOW, 10)))
     later = after(NOW, 60)
     forgotten = [await store.throttles.forget(before=after(NOW, 40), now=later, most=5) for _ in range(3)]
     assert forgotten == [6, 2, 0]

@@ -57,6 +57,17 @@ async def test_one_network_holds_at_most_a_quarter_of_the_places(hashing: Hashin
         pass
 
 
+async def test_an_office_behind_one_address_logs_in_at_once(hashing: Hashing) -> None:
+    with ExitStack() as held:
+        for number in range(4):
+            held.enter_context(hashing.place("192.0.2.1", "familiar", account=f"user {number}"))
+        # That was the whole share of those who are familiar; who comes now is one of the others.
+        for number in range(4):
+            held.enter_context(hashing.place("192.0.2.1", "familiar", account=f"late user {number}"))
+        with pytest.raises(Busy), hashing.place("192.0.2.1", "familiar", account="one more"):
+            pass
+
+
 async def test_the_threads_give_way_to_everything_else(hashing: Hashing) -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

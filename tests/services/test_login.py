@@ -30,10 +30,9 @@ async def test_r159_every_failure_has_one_answer_and_costs_one_hash(
         return real(password, stored)
 
     monkeypatch.setattr(passwords, "verify_password", counted)
-    user = (await service.http.post("/register", json={"username": "off", "password": "test123"})).json()
+    await service.http.post("/register", json={"username": "off", "password": "test123"})
     await service.server.store._database.write(
-        Statement("UPDATE users SET status = 'disabled' WHERE id = ?", ("id",)),
-        {"id": user["id"]},
+        Statement("UPDATE users SET status = 'disabled' WHERE username = 'off'"), {}
     )
     answers = [
         await attempt(service, "bholay", "wrong-password"),

@@ -1,8 +1,11 @@
 """domain.names: one normal form for uniqueness and look-up (RFC 8265 section 3.3)."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from precis_i18n import get_profile
 
 from authwright.domain.errors import InvalidName
 from authwright.domain.names import normal_address, normal_login, normal_username
@@ -145,3 +148,22 @@ def test_normal_forms_are_stable_and_errors_typed(text: str) -> None:
 @given(st.text(max_size=30))
 def test_whoever_is_refused_at_registration_is_nobody_at_login(text: str) -> None:
     normal_login(text)
+
+
+@given(st.text("".join(map(chr, range(1, 128))), min_size=1, max_size=20))
+def test_ascii_names_have_the_form_the_profile_gives_them(text: str) -> None:
+    try:
+        name = str(normal_username(text))
+    except InvalidName:
+        return
+    assert name == get_profile("UsernameCaseMapped").enforce(text)
+
+
+@given(st.from_regex(r"[!-~]{1,8}@[A-Za-z0-9-]{1,8}\.[A-Za-z]{2,4}", fullmatch=True))
+def test_ascii_addresses_have_the_form_the_general_rule_gives_them(text: str) -> None:
+    try:
+        local, _, domain = str(normal_address(text)).rpartition("@")
+    except InvalidName:
+        return
+    assert local == unicodedata.normalize("NFKC", text).casefold().rpartition("@")[0]
+    assert domain == text.rpartition("@")[2].encode("idna").decode("ascii").lower()

@@ -66,3 +66,30 @@ async def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first
     assert len(await stores[1].events.list(EventFilter(), before=None, most=9)) == 2
     for each in stores:
         await each.close()
+
+
+async def test_a_write_in_no_hurry_is_stored_with_the_next_or_after_a_moment(tmp_path: Path) -> None:
+    store = SqlStore(tmp_path / "store.db")
+    await store.open()
+    ada = user()
+    await store.users.add(ada, [])
+    statements: list[str] = []
+    store._database._opened().writer._connection.set_trace_callback(statements.append)
+    patient = asyncio.ensure_future(store.sessions.open(session(ada.id), hurry=False))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not statements
+    urgent = asyncio.ensure_future(store.sessions.open(session(ada.id)))
+    await asyncio.gather(patient, urgent)
+    assert statements.count("COMMIT") == 1
+    # Nobody else comes: it is stored all the same.
+    assert await store.sessions.open(session(ada.id), hurry=False) is not None
+    assert statements.count("COMMIT") == 2
+    # Also where it came while another was being stored.
+    urgent = asyncio.ensure_future(store.sessions.open(session(ada.id)))
+    while statements.count("BEGIN IMMEDIATE") < 3:
+        await asyncio.sleep(0)
+    assert await store.sessions.open(session(ada.id), hurry=False) is not None
+    assert (await urgent) is not None
+    assert statements.count("COMMIT") == 4
+    await store.close()

@@ -189,7 +189,7 @@ async def test_an_error_inside_is_500_with_an_id_and_nothing_else(
 ) -> None:
     login = await service.registered_login()
 
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(service.server.store.users, "find", broken)
@@ -207,7 +207,7 @@ async def test_secrets_stand_in_no_log_line_even_of_an_error_inside(
     configure_logs(level="debug", readable=False)
     real, edge.log = edge.log, structlog.get_logger("authwright.requests")
 
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("away")
 
     monkeypatch.setattr(service.server.store.sessions, "open", broken)

@@ -32,6 +32,7 @@ _INVISIBLE = re.compile(
     "\U000e0100-\U000e01ef]"
 )
 
+_VISIBLE_ASCII = re.compile("[!-~]+")
 _profile = get_profile("UsernameCaseMapped")
 _LOCAL = re.compile(r"[^\s@\"(),:;<>\[\]\\\x00-\x20\x7f-\x9f]{1,64}")
 _DOMAIN_LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?")
@@ -42,7 +43,8 @@ def normal_username(text: str) -> NameKey:
     if not 1 <= len(text) <= MAX_USERNAME:
         raise InvalidName(f"A user name has 1 to {MAX_USERNAME} characters.")
     try:
-        name = _profile.enforce(text)
+        # For ASCII the profile allows what shows, and folds as `lower` does.
+        name = text.lower() if _VISIBLE_ASCII.fullmatch(text) else _profile.enforce(text)
     except UnicodeEncodeError:
         raise InvalidName("A user name has no spaces, control characters or symbols.") from None
     # Looked at in the normal form: a full-width sign is the sign.
@@ -62,9 +64,13 @@ def normal_address(text: str) -> NameKey:
     """The normal form of an e-mail address. Raises InvalidName, without echoing the address."""
     if not 3 <= len(text) <= MAX_ADDRESS:
         raise InvalidName(f"An e-mail address has 3 to {MAX_ADDRESS} characters.")
-    # Folding may undo the normal form (and the other way round), so the two are repeated together.
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = unicodedata.normalize("NFKC", text.casefold())
+    simple = _VISIBLE_ASCII.fullmatch(text) is not None
+    if simple:
+        text = text.lower()
+    else:
+        # Folding may undo the normal form (and the other way round), so the two are repeated together.
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        text = unicodedata.normalize("NFKC", text.casefold())
     local, at, domain = text.rpartition("@")
     labels = domain.split(".")
     if (
@@ -75,10 +81,12 @@ def normal_address(text: str) -> NameKey:
         or ".." in local
         or len(labels) < 2
         or any(_DOMAIN_LABEL.fullmatch(label) is None for label in labels)
-        or any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") for character in text)
+        or (not simple and any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") for character in text))
         or _INVISIBLE.search(text)
     ):
         raise InvalidName("This is not an e-mail address.")
+    if simple:
+        return NameKey(text)
     _require_one_script(local)
     try:
         # An internationalised domain and its ASCII form are one domain (RFC 3490).
@@ -89,6 +97,8 @@ def normal_address(text: str) -> NameKey:
 
 
 def _require_one_script(text: str) -> None:
+    if text.isascii():
+        return
     scripts = categories.unique_aliases(text) - {"COMMON", "INHERITED"}
     # Japanese and Korean are written in several scripts at once; other mixtures imitate somebody else's name.
     if len(scripts) > 1 and not scripts <= {"HAN", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"}:

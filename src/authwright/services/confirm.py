@@ -33,4 +33,4 @@ class Confirm:
                 failed = event("password_confirmed", origin, now=now, subject=user.id, outcome="failure")
                 await self._store.events.append(failed)
                 raise InvalidCredentials("The current password is not right.")
-        await self._throttle.passed(attempt, user, now=now)
+        await self._store.throttles.succeed(self._throttle.passed(attempt, user, now=now))

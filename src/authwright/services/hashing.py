@@ -3,18 +3,19 @@
 A hash takes tens of milliseconds of a core and tens of megabytes; nothing else may wait for it. Places in the queue
 are given out before an account is looked up, so that a full queue tells nothing about accounts: one network holds at
 most a quarter of the places, and registrations have a share of their own. So do logins from networks that are familiar
-to the account, and these come first: a flood of guesses makes no user wait for it.
+to the account (a quarter of the places again), and these come first: a flood of guesses makes no user wait for it.
 """
 
 import asyncio
 import contextlib
 import ipaddress
 import os
+import queue
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from authwright.domain import passwords
@@ -35,6 +36,7 @@ class Verification(NamedTuple):
     seconds: float
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """What *address* is counted by: an IPv4 address, or the /64 of an IPv6 one. Anything else counts as one."""
     try:
@@ -62,7 +64,7 @@ class Hashing:
         self._free = threads + 1
         self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
         self._others_next = True
-        self._executor: ThreadPoolExecutor | None = None
+        self._work: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._slowest = 0.0
         self._formats: frozenset[str] = frozenset()
 
@@ -71,16 +73,25 @@ class Hashing:
         """How many requests hold a place in the queue."""
         return sum(self._taken.values())
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether whoever comes now waits for several others first."""
+        return sum(map(len, self._waiting)) >= 2 * self._threads
+
     async def start(self) -> None:
         """Start the threads and make the decoy."""
-        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="authwright-hash", initializer=_be_nice)
+        self._work = queue.SimpleQueue()
+        for number in range(self._threads):
+            name = f"authwright-hash-{number}"
+            threading.Thread(target=_serve, args=(self._work,), name=name, daemon=True).start()
         await self._run(passwords.decoy, self.profile)
 
     def stop(self) -> None:
         """Let the threads finish what they do."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        if self._work is not None:
+            for _ in range(self._threads):
+                self._work.put(None)
+            self._work = None
 
     @contextlib.contextmanager
     def place(self, address: str, share: Share = "login", *, account: str = "") -> Iterator[None]:
@@ -88,19 +99,22 @@ class Hashing:
         if share == "familiar" and self._taken[share] >= self._places[share]:
             share = "login"
         places = self._places[share]
-        holders: list[tuple[str, str]] = [(share, network_of(address))]
-        # One account, with whatever password, does not fill the queue from many networks either.
-        holders += [("account", account)] if account else []
-        most = max(1, places // 4)
-        if self._taken[share] >= places or any(self._held[each] >= most for each in holders):
+        quarter = max(1, places // 4)
+        # A whole office behind one address is familiar, and may log in at once: its share is that of any network.
+        most: dict[tuple[str, str], int] = {(share, network_of(address)): places if share == "familiar" else quarter}
+        if account:
+            # One account, with whatever password, does not fill the queue from many networks either.
+            most["account", account] = quarter
+        if self._taken[share] >= places or any(self._held[each] >= most[each] for each in most):
             raise Busy
         self._taken[share] += 1
-        self._held.update(holders)
+        for each in most:
+            self._held[each] += 1
         try:
             yield
         finally:
             self._taken[share] -= 1
-            for each in holders:
+            for each in most:
                 self._held[each] -= 1
                 if not self._held[each]:
                     del self._held[each]
@@ -154,10 +168,12 @@ class Hashing:
     ) -> tuple[T, float]:
         await self._turn(first)
         try:
-            if self._executor is None:
+            if self._work is None:
                 raise Busy(detail="hashing has stopped")
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, _timed, work, args, options)
+            done: asyncio.Future[tuple[T, float]] = loop.create_future()
+            self._work.put(partial(_hand_over, loop, done, partial(work, *args, **options)))
+            return await done
         finally:
             self._next()
 
@@ -178,22 +194,41 @@ class Hashing:
     def _next(self) -> None:
         # In turns, where both wait: who comes first must not stop the others for good.
         self._others_next = not self._others_next
-        for queue in reversed(self._waiting) if self._others_next else self._waiting:
-            while queue:
-                turn = queue.popleft()
+        for line in reversed(self._waiting) if self._others_next else self._waiting:
+            while line:
+                turn = line.popleft()
                 if not turn.done():
                     turn.set_result(None)
                     return
         self._free += 1
 
 
-def _timed(work: Callable[..., T], args: tuple[object, ...], options: dict[str, object]) -> tuple[T, float]:
-    begun = time.perf_counter()
-    result = work(*args, **options)
-    return result, time.perf_counter() - begun
-
-
-def _be_nice() -> None:
+def _serve(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    """What a thread does until it is told to stop."""
     # Hashing gives way to everything else on the machine; on Linux a thread has its own niceness.
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    while (task := work.get()) is not None:
+        task()
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, done: asyncio.Future[tuple[T, float]], work: Callable[[], T]) -> None:
+    """Do *work* and give what came of it, and the seconds it took, to who waits on the *loop*."""
+    begun = time.perf_counter()
+    result: tuple[T, float] | Exception
+    try:
+        result = work(), time.perf_counter() - begun
+    except Exception as error:
+        result = error
+    # The loop may have been closed meanwhile: then nobody waits any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_settle, done, result)
+
+
+def _settle(done: asyncio.Future[tuple[T, float]], result: tuple[T, float] | Exception) -> None:
+    if done.done():
+        return
+    if isinstance(result, Exception):
+        done.set_exception(result)
+    else:
+        done.set_result(result)

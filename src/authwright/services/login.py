@@ -4,7 +4,6 @@ Take a place in the queue, look the account up, spend one hash whatever was foun
 that fails if the account changed meanwhile. Wrong name, wrong password, disabled account: one answer, one cost.
 """
 
-import asyncio
 from dataclasses import dataclass, replace
 
 import structlog
@@ -93,7 +92,9 @@ class Login:
         tried = key or name[:MAX_ADDRESS]
         familiar = await self._throttle.familiar_until(tried, origin.address, now=now)
         with self._hashing.place(origin.address, "login" if familiar is None else "familiar", account=tried):
-            attempt = await self._throttle.begin(tried, origin.address, familiar=familiar, now=now)
+            attempt = await self._throttle.begin(
+                tried, origin.address, familiar=familiar, now=now, hurry=not self._hashing.is_crowded
+            )
             user = await self._check_password(key, password, first=familiar is not None)
             if user is None:
                 self._logins["password", "failure"].inc()
@@ -121,9 +122,8 @@ class Login:
             audiences=audiences,
             methods="pwd",
         )
-        # Asked for together, they are stored together: one wait for the disk less.
-        opened, _ = await asyncio.gather(
-            self._store.sessions.open(session), self._throttle.passed(attempt, user, now=now)
+        opened = await self._store.sessions.open(
+            session, passed=self._throttle.passed(attempt, user, now=now), hurry=not self._hashing.is_crowded
         )
         return await self._grant(opened, draft[1], now)
 

@@ -19,7 +19,7 @@ from authwright.domain.user import User
 from authwright.services.hashing import network_of
 from authwright.services.keys import Keyring
 from authwright.services.metrics import Metrics
-from authwright.storage.port import Store
+from authwright.storage.port import Passed, Store
 
 _DAY: Final = 86_400
 _HOUR: Final = 3_600
@@ -55,27 +55,33 @@ class Throttle:
         """Until when the network of *address* is familiar to the account *name*, which was logged into from there."""
         return await self._store.throttles.familiar_until(self._familiar(name, network_of(address)), now=now)
 
-    async def begin(self, name: str, address: str, *, familiar: Instant | None, now: Instant) -> Attempt:
-        """Let an attempt at the password of *name* in and count it. Raises TooManyAttempts; then it is not counted."""
+    async def begin(
+        self, name: str, address: str, *, familiar: Instant | None, now: Instant, hurry: bool = True
+    ) -> Attempt:
+        """Let an attempt at the password of *name* in and count it. Raises TooManyAttempts; then it is not counted.
+
+        Without *hurry*, as where a queue has to be waited for anyway, that may take some milliseconds longer.
+        """
         network = network_of(address)
         if familiar is not None:
             attempt = Attempt(name, network, familiar, self._bucket("familiar account", name, network), ())
         else:
             attempt = Attempt(name, network, None, self._bucket("account", name), (self._bucket("network", network),))
         buckets = [(attempt.own, self._account), *((bucket, self._network) for bucket in attempt.shared)]
-        opens = await self._store.throttles.admit(buckets, now=now)
+        opens = await self._store.throttles.admit(buckets, now=now, hurry=hurry)
         if opens is not None:
             raise self._too_many(opens, now)
         return attempt
 
-    async def passed(self, attempt: Attempt, user: User, *, now: Instant) -> None:
-        """The password was right: the *attempt* was no failure, and its network is familiar to all names of *user*."""
+    def passed(self, attempt: Attempt, user: User, *, now: Instant) -> Passed:
+        """To be stored if the password was right: the *attempt* was no failure, and its network is familiar to all
+        names of *user*."""
         names: Sequence[str] = ()
         if attempt.familiar is None:
             names = user.names
         elif attempt.familiar < after(now, (FAMILIAR_DAYS - 1) * _DAY):
             names = (attempt.name,)
-        await self._store.throttles.succeed(
+        return Passed(
             cleared=(attempt.own,),
             returned=attempt.shared,
             familiar=[self._familiar(name, attempt.network) for name in names],

@@ -235,6 +235,18 @@ class Opened(NamedTuple):
     others: int
 
 
+class Passed(NamedTuple):
+    """What is stored of an attempt that was no failure.
+
+    Forget the *cleared* buckets, take it back from the *returned* ones, and mark those *familiar* until *until*.
+    """
+
+    cleared: Sequence[Bucket]
+    returned: Sequence[Bucket]
+    familiar: Sequence[Bucket]
+    until: Instant
+
+
 class Ended(NamedTuple):
     """What a ledger entry for a session that was ended must cover."""
 
@@ -249,8 +261,11 @@ class Sessions(Protocol):
     Whatever opens a session records the event `login` of it in the same step.
     """
 
-    async def open(self, session: Session) -> Opened | None:
+    async def open(self, session: Session, *, passed: Passed | None = None, hurry: bool = True) -> Opened | None:
         """Insert *session* if its subject is active and still has the epoch *session* was made for; else None.
+
+        With it, as `Throttles.succeed`, what *passed*: in the same transaction, where the store has any. Without
+        *hurry* it may be stored some milliseconds later, together with other writes.
 
         A session that a user opened with an API key has the key's id as its client id, and needs that key as well.
 
@@ -381,18 +396,18 @@ class Events(Protocol):
 class Throttles(Protocol):
     """Counters of failures, shared by all processes."""
 
-    async def admit(self, buckets: Sequence[tuple[Bucket, Backoff]], *, now: Instant) -> Instant | None:
+    async def admit(
+        self, buckets: Sequence[tuple[Bucket, Backoff]], *, now: Instant, hurry: bool = True
+    ) -> Instant | None:
         """Count an attempt in every bucket, or in none if one of them is closed: then the instant it opens.
 
         Atomic: of concurrent calls none is lost and none gets in between. A bucket whose last attempt is older than
         its backoff's memory begins again at one. The attempt that fills a bucket closes it for those that follow.
+        Without *hurry* it may be stored some milliseconds later, together with other writes.
         """
 
-    async def succeed(
-        self, *, cleared: Sequence[Bucket], returned: Sequence[Bucket], familiar: Sequence[Bucket], until: Instant
-    ) -> None:
-        """An attempt was no failure: forget the *cleared* buckets, take it back from the *returned* ones, and mark
-        those *familiar* until *until*. One transaction."""
+    async def succeed(self, passed: Passed) -> None:
+        """Store what *passed*. A failure of the store leaves an attempt counted, never one forgotten that failed."""
 
     async def familiar_until(self, bucket: Bucket, *, now: Instant) -> Instant | None:
         """Until when the bucket is marked familiar, if it still is."""

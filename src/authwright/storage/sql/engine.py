@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,8 @@ BUSY_SECONDS: Final = 5.0
 BEGIN_EVERY_SECONDS: Final = 0.0005
 # Turns of the event loop, some hundred microseconds under load and almost nothing without, for which writes gather.
 GATHER_TURNS: Final = 16
+# How long a write waits for another one to join if its caller is in no hurry.
+PATIENCE_SECONDS: Final = 0.03
 # Readers hardly ever wait for anybody in WAL mode; a look-up on the event loop must not wait for long.
 FIND_BUSY_SECONDS: Final = 0.1
 # RETURNING and partial indexes as they are used here.
@@ -43,17 +46,17 @@ _dialect = sqlite.dialect(paramstyle="qmark")
 
 
 class Statement(NamedTuple):
-    """SQL text with a `?` for each of *names*, and the values of those that are constants of the statement."""
+    """SQL text, and how the values of its `?` are found among parameters and constants of the statement."""
 
     text: str
-    names: Sequence[str] = ()
     constants: Parameters = MappingProxyType({})
+    pick: Callable[[Parameters], Values] = lambda _values: ()
     unfailing: bool = False
     """Nothing can be at odds with it: it never fails where what came before it did not."""
 
     def with_values(self, parameters: Parameters) -> tuple[str, Values]:
         values = {**self.constants, **parameters} if self.constants else parameters
-        return self.text, tuple([values[name] for name in self.names])
+        return self.text, self.pick(values)
 
 
 Step = tuple[Statement, Parameters]
@@ -65,7 +68,13 @@ def compiled(statement: CompilerElement) -> Statement:
     constants = {name: value for name, value in (result.params or {}).items() if value is not None}
     # Definitions of tables have no parameters at all.
     names = getattr(result, "positiontup", None) or ()
-    return Statement(str(result), tuple(names), constants)
+    return Statement(str(result), constants, _picker(names))
+
+
+def _picker(names: Sequence[str]) -> Callable[[Parameters], Values]:
+    if len(names) < 2:
+        return lambda values: tuple(values[name] for name in names)
+    return itemgetter(*names)
 
 
 def unfailing(statement: CompilerElement) -> Statement:
@@ -78,18 +87,20 @@ class Conflict(Exception):
 
 
 class _Job:
-    __slots__ = ("future", "guards", "outcome", "steps", "together")
+    __slots__ = ("future", "guards", "outcome", "patient", "steps", "together")
 
     def __init__(
         self,
         steps: Sequence[tuple[str, Values]],
         guards: int,
         together: bool,
+        patient: bool,
         future: asyncio.Future[list[list[Row]]],
     ) -> None:
         self.steps = steps
         self.guards = guards
         self.together = together
+        self.patient = patient
         self.future = future
         self.outcome: list[list[Row]] | Exception = []
 
@@ -106,21 +117,30 @@ class _Writer:
             self._thread.start()
         self._waiting: list[_Job] = []
         self._turns = 1
+        self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
     def submit(
-        self, steps: Sequence[tuple[str, Values]], *, guards: int = 0, together: bool = False
+        self,
+        steps: Sequence[tuple[str, Values]],
+        *,
+        guards: int = 0,
+        together: bool = False,
+        patient: bool = False,
     ) -> asyncio.Future[list[list[Row]]]:
         """Run *steps* in one transaction; the rows of each, once they are durable.
 
-        *together*: a later one may fail, and then those before it must be taken back.
+        *together*: a later one may fail, and then those before it must be taken back. *patient*: in no hurry.
         """
-        job = _Job(steps, guards, together, self._loop.create_future())
+        job = _Job(steps, guards, together, patient, self._loop.create_future())
         self._waiting.append(job)
         if self._idle.is_set():
             self._idle.clear()
-            self._gather()
+            self._go_on()
+        elif self._timer is not None and not patient:
+            self._timer.cancel()
+            self._go_on()
         return job.future
 
     async def close(self) -> None:
@@ -135,6 +155,14 @@ class _Writer:
         while (work := self._handed.get()) is not None:
             work()
 
+    def _go_on(self) -> None:
+        """Begin soon, or later if nobody who waits is in a hurry."""
+        self._timer = None
+        if all(job.patient for job in self._waiting):
+            self._timer = self._loop.call_later(PATIENCE_SECONDS, self._begin)
+        else:
+            self._gather()
+
     def _gather(self, turn: int = 1) -> None:
         """Begin after some turns of the loop: where several write at once, others are about to join."""
         if turn < self._turns:
@@ -143,6 +171,7 @@ class _Writer:
             self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
+        self._timer = None
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:
@@ -152,7 +181,7 @@ class _Writer:
 
     def _run(self, refused: sqlite3.Error | None) -> None:
         batch, self._waiting = self._waiting, []
-        self._turns = GATHER_TURNS if len(batch) > 1 else 1
+        self._turns = GATHER_TURNS if sum(not job.patient for job in batch) > 1 else 1
         try:
             if refused is not None:
                 raise refused
@@ -176,7 +205,7 @@ class _Writer:
             else:
                 job.future.set_result(job.outcome)
         if self._waiting:
-            self._gather()
+            self._go_on()
         else:
             self._idle.set()
 
@@ -285,14 +314,15 @@ class Database:
         """Run one statement; its rows, once they are durable. Raises Conflict, StoreUnavailable."""
         return (await self._opened().writer.submit([statement.with_values(parameters)]))[0]
 
-    async def write_together(self, *steps: Step, guards: int = 0) -> list[list[Row]]:
+    async def write_together(self, *steps: Step, guards: int = 0, patient: bool = False) -> list[list[Row]]:
         """Run *steps* in one transaction: all of them, or none. Raises Conflict, StoreUnavailable.
 
         The first *guards* of them must each return a row: if one does not, nothing is changed and nothing returned.
+        *patient*: may wait some milliseconds for other writes, to be stored with them.
         """
         taken = [statement.with_values(values) for statement, values in steps]
         together = not all(statement.unfailing for statement, _ in steps[1:])
-        return await self._opened().writer.submit(taken, guards=guards, together=together)
+        return await self._opened().writer.submit(taken, guards=guards, together=together, patient=patient)
 
     def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query by a key, or of few rows, over what is committed, at once. Raises StoreUnavailable."""

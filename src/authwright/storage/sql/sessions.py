@@ -23,11 +23,12 @@ from authwright.domain.event import Event
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import USER_PREFIX, ClientId, Digest, SessionId, Subject
 from authwright.domain.session import EndReason, Session
-from authwright.storage.port import Ended, Ending, Opened
+from authwright.storage.port import Ended, Ending, Opened, Passed
 from authwright.storage.sql.endings import session_steps
 from authwright.storage.sql.engine import Database, Row, Statement, compiled
 from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.tables import api_keys, clients, sessions, users
+from authwright.storage.sql.throttles import passed_steps
 
 # Rows in one transaction, so that none keeps the others waiting.
 _AT_ONCE = 200
@@ -227,12 +228,13 @@ class SqlSessions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def open(self, session: Session) -> Opened | None:
+    async def open(self, session: Session, *, passed: Passed | None = None, hurry: bool = True) -> Opened | None:
         statement = _OPEN_FOR_CLIENT
         if session.subject.startswith(USER_PREFIX):
             statement = _OPEN_FOR_USER if session.first_party else _OPEN_WITH_API_KEY
-        rows = await self._database.write(statement, _parameters(session))
-        return Opened(session, rows[0][0]) if rows else None
+        steps = [(statement, _parameters(session)), *passed_steps(passed)]
+        opened = await self._database.write_together(*steps, guards=1, patient=not hurry)
+        return Opened(session, opened[0][0][0]) if opened else None
 
     async def open_with_key(self, key: Digest, draft: Session) -> Opened | None:
         parameters = _parameters(draft)

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from authwright.domain.instant import MICROSECONDS, Instant, after
 from authwright.domain.throttle import MOST_SECONDS, Backoff, Bucket
+from authwright.storage.port import Passed
 from authwright.storage.sql.engine import Database, Step, compiled, unfailing
 from authwright.storage.sql.tables import familiar, throttles
 
@@ -77,13 +78,25 @@ _FORGET_FAMILIAR = compiled(
 )
 
 
+def passed_steps(passed: Passed | None) -> list[Step]:
+    """What stores *passed*; nothing can refuse these steps."""
+    if passed is None:
+        return []
+    steps: list[Step] = [(_CLEAR, {"bucket": bucket}) for bucket in passed.cleared]
+    steps += [(_RETURN, {"bucket": bucket}) for bucket in passed.returned]
+    steps += [(_MARK, {"bucket": bucket, "until": passed.until}) for bucket in passed.familiar]
+    return steps
+
+
 class SqlThrottles:
     """`storage.port.Throttles`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def admit(self, buckets: Sequence[tuple[Bucket, Backoff]], *, now: Instant) -> Instant | None:
+    async def admit(
+        self, buckets: Sequence[tuple[Bucket, Backoff]], *, now: Instant, hurry: bool = True
+    ) -> Instant | None:
         steps: list[Step] = [
             (
                 _ADMIT,
@@ -97,20 +110,15 @@ class SqlThrottles:
             )
             for bucket, backoff in buckets
         ]
-        while not await self._database.write_together(*steps, guards=len(steps)):
+        while not await self._database.write_together(*steps, guards=len(steps), patient=not hurry):
             closed = [row[0] for bucket, _ in buckets for row in self._database.find(_FIND, {"bucket": bucket})]
             if max(closed, default=now) > now:
                 return Instant(max(closed))
             # It was cleared in between: once more.
         return None
 
-    async def succeed(
-        self, *, cleared: Sequence[Bucket], returned: Sequence[Bucket], familiar: Sequence[Bucket], until: Instant
-    ) -> None:
-        steps: list[Step] = [(_CLEAR, {"bucket": bucket}) for bucket in cleared]
-        steps += [(_RETURN, {"bucket": bucket}) for bucket in returned]
-        steps += [(_MARK, {"bucket": bucket, "until": until}) for bucket in familiar]
-        await self._database.write_together(*steps)
+    async def succeed(self, passed: Passed) -> None:
+        await self._database.write_together(*passed_steps(passed))
 
     async def familiar_until(self, bucket: Bucket, *, now: Instant) -> Instant | None:
         rows = self._database.find(_FAMILIAR_UNTIL, {"bucket": bucket, "now": now})
