@@ -8,6 +8,7 @@ import pytest
 
 from authwright.config import SETTINGS, setting_names
 from harness import Clock, Service, open_service
+from issued import ISSUED
 
 _NAMES = {name for setting in SETTINGS for name in setting_names(setting.name)}
 for _name in [name for name in os.environ if name.startswith("AUTHWRIGHT_") or name.removesuffix("_FILE") in _NAMES]:
@@ -23,6 +24,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 if forbidden:
                     raise pytest.UsageError(f"{name} is missing, and skips are forbidden")
                 item.add_marker(pytest.mark.skip(reason=f"needs the program {name}"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for name, text in report.sections:
+        ISSUED.search(text.encode(), f"{name} of {report.nodeid}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    ISSUED.search_files(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+    if ISSUED.verdict() is not None:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found = ISSUED.verdict() or "none of them stands where it must not"
+    terminalreporter.write_line(
+        f"{ISSUED.count} secrets were issued; {ISSUED.searched} logs and databases searched: {found}"
+    )
 
 
 @pytest.fixture

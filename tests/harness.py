@@ -14,6 +14,7 @@ from authwright.app import Server
 from authwright.config import Settings, new_secret_key
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.instant import Instant, after
+from issued import ISSUED
 
 ORIGIN = "http://127.0.0.1:8000"
 # Hashes cost nothing here; what the default ones cost is measured by bench/.
@@ -116,5 +117,14 @@ async def open_service(
     app = server.make_app()
     async with authwright.lifespan(app):
         transport = httpx2.ASGITransport(app=app, client=(peer, 50000))
-        async with httpx2.AsyncClient(transport=transport, base_url=server.settings.issuer) as http:
+        hooks = {"response": [_note]}
+        async with httpx2.AsyncClient(transport=transport, base_url=server.settings.issuer, event_hooks=hooks) as http:
             yield Service(server, app, http, clock)
+        if server.settings.database_path is None:
+            # Files are searched at the end of the run; this database ends here.
+            connection = server.store._database._opened().writer._connection
+            ISSUED.search(connection.serialize(), "a database in memory")
+
+
+async def _note(response: httpx2.Response) -> None:
+    ISSUED.note_text((await response.aread()).decode("utf-8", "replace"))

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 
 from authwright.config import new_secret_key
+from issued import ISSUED
 
 COMMAND = Path(sys.executable).parent / "authwright"
 
@@ -33,7 +34,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(folder: Path, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command of `authwright` in *folder* to its end."""
-    return subprocess.run(
+    ended = subprocess.run(
         [COMMAND, *arguments],
         cwd=folder,
         env=environment(**env),
@@ -43,6 +44,8 @@ def run(folder: Path, *arguments: str, stdin: str = "", **env: str) -> subproces
         timeout=60,
         check=False,
     )
+    ISSUED.note_text(ended.stdout)
+    return ended
 
 
 @dataclass
@@ -55,7 +58,10 @@ class Running:
     log: Path
 
     def http(self, **more: Any) -> httpx2.Client:
-        return httpx2.Client(base_url=self.base, timeout=30, **more)
+        def note(response: httpx2.Response) -> None:
+            ISSUED.note_text(response.read().decode("utf-8", "replace"))
+
+        return httpx2.Client(base_url=self.base, timeout=30, event_hooks={"response": [note]}, **more)
 
     def kill(self) -> None:
         """End it as a power cut would: the process, and all its workers."""

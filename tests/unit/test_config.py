@@ -110,6 +110,14 @@ def test_r170_each_problem_forbids_the_start(name: str) -> None:
     assert any(expected in problem for problem in problems), problems
 
 
+def test_r88_only_the_five_algorithms_sign_and_a_shared_secret_only_when_it_is_chosen() -> None:
+    assert serve().signing_alg == "ES256"
+    for alg in ("RS256", "PS256", "EdDSA", "HS256"):
+        assert serve(AUTHWRIGHT_SIGNING_ALG=alg).signing_alg == alg
+    for alg in ("RSA1_5", "none", "HS384", "HS512", "RS384", "ES512", "es256", "*"):
+        assert problems_of(**GOOD, AUTHWRIGHT_SIGNING_ALG=alg)
+
+
 DEV_REFUSALS = {
     "public bind": ({"AUTHWRIGHT_HOST": "0.0.0.0"}, "loopback"),
     "proxy": ({"FORWARDED_ALLOW_IPS": "127.0.0.1"}, "forwarded"),

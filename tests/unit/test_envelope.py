@@ -38,6 +38,13 @@ def test_r87_eddsa_verifies_under_its_fully_specified_name_too() -> None:
     assert keyset("EdDSA").open(token("EdDSA", alg="Ed25519")).key.alg == "EdDSA"
 
 
+@pytest.mark.parametrize("alg", EVERY)
+def test_r73_cve_2026_48523_a_key_verifies_its_own_algorithm_and_no_other(alg: Algorithm) -> None:
+    for claimed in {*EVERY, "RS384", "ES384", "PS512", "HS384"} - {alg}:
+        with pytest.raises(SignatureRefused):
+            keyset(*EVERY).open(token(alg, alg=claimed))
+
+
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt"])
 def test_a_type_is_a_media_type_and_has_no_case(typ: str) -> None:
     keyset("ES256").open(token("ES256", typ=typ))

@@ -87,8 +87,9 @@ async def test_a_write_in_no_hurry_is_stored_with_the_next_or_after_a_moment(tmp
     assert statements.count("COMMIT") == 2
     # Also where it came while another was being stored.
     urgent = asyncio.ensure_future(store.sessions.open(session(ada.id)))
-    while statements.count("BEGIN IMMEDIATE") < 3:
+    for _ in range(engine.GATHER_TURNS):
         await asyncio.sleep(0)
+    assert statements.count("BEGIN IMMEDIATE") == 3
     assert await store.sessions.open(session(ada.id), hurry=False) is not None
     assert (await urgent) is not None
     assert statements.count("COMMIT") == 4

@@ -137,6 +137,17 @@ async def test_r52_a_refresh_token_belongs_to_its_client(service: Service) -> No
     assert answer.status_code == 200
 
 
+async def test_r48_a_confidential_client_proves_itself_at_the_token_endpoint(service: Service) -> None:
+    client_id, key, token = await key_session(service)
+    form = {"grant_type": "refresh_token", "refresh_token": token}
+    for credentials in ({"client_id": client_id}, {"client_id": client_id, "client_secret": ""}):
+        answer = await service.http.post("/token", data={**form, **credentials})
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert (await service.http.post("/token", data=form)).json()["error"] == "invalid_grant"
+    good = await service.http.post("/token", data={**form, "client_id": client_id, "client_secret": key})
+    assert good.status_code == 200
+
+
 async def test_refreshing_serves_first_party_and_client_key_sessions_without_a_client(service: Service) -> None:
     login = await service.registered_login()
     _, _, token = await key_session(service)

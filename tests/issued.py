@@ -1,0 +1,88 @@
+"""Every secret that a server issued in this test run, and the search for them where none may stand (R35, R178)."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# What answers call their secrets; a link carries its token in the query.
+_NAMES = {"access_token", "refresh_token", "key", "client_key", "url"}
+_RUN = re.compile(rb"[A-Za-z0-9_-]{40,}")
+_PART = 36
+_FILES = ("*.db", "*.db-wal", "*.log")
+
+
+class Issued:
+    """Secrets, by their first and last characters: a piece of one is as bad as the whole."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._parts: dict[bytes, str] = {}
+        self._planted: set[str] = set()
+        self.leaks: list[str] = []
+        self.planted_found = False
+        self.searched = 0
+
+    def note(self, answer: Any) -> None:
+        """Keep what is secret in the JSON of an *answer*."""
+        if isinstance(answer, list):
+            for each in answer:
+                self.note(each)
+        elif isinstance(answer, dict):
+            for name, value in answer.items():
+                if name in _NAMES and isinstance(value, str):
+                    self._keep(value)
+                else:
+                    self.note(value)
+
+    def note_text(self, text: str) -> None:
+        """As `note`, for what may be JSON."""
+        with contextlib.suppress(ValueError):
+            self.note(json.loads(text))
+
+    def plant(self, secret: str) -> None:
+        """Keep a *secret* that does leak: the search must find this one, or it finds nothing."""
+        self._planted.add(secret)
+        self._keep(secret)
+
+    def _keep(self, value: str) -> None:
+        # Of a token the signature is what nobody else can make; prefixes say what a secret is.
+        secret = value.rpartition("token=")[2].rpartition(".")[2].encode()
+        random = secret[4:] if secret[3:4] == b"_" else secret
+        if len(random) >= _PART:
+            self.count += 1
+            for part in (random[:_PART], random[-_PART:]):
+                self._parts[part] = value
+
+    def search(self, data: bytes, where: str) -> None:
+        """Remember as a leak what of the secrets stands in *data*."""
+        self.searched += 1
+        for run in _RUN.findall(data):
+            for start in range(len(run) - _PART + 1):
+                value = self._parts.get(run[start : start + _PART])
+                if value in self._planted:
+                    self.planted_found = True
+                elif value is not None:
+                    self.leaks.append(f"{value[:12]}... in {where}")
+
+    def search_files(self, folder: Path) -> None:
+        """Search logs and databases that servers left in *folder*."""
+        for path in _matching(folder):
+            self.search(path.read_bytes(), str(path.relative_to(folder)))
+
+    def verdict(self) -> str | None:
+        """What is wrong, if anything."""
+        if self.leaks:
+            return f"{len(self.leaks)} secrets leaked: " + "; ".join(self.leaks[:10])
+        if self._planted and not self.planted_found:
+            return "the search did not find the secret that was planted"
+        return None
+
+
+def _matching(folder: Path) -> Iterable[Path]:
+    return (path for pattern in _FILES for path in folder.rglob(pattern) if path.is_file())
+
+
+ISSUED = Issued()
