@@ -57,7 +57,7 @@ from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import IncompatibleStore, StoreUnavailable
-from authwright.storage.sql import SqlStore
+from authwright.storage.sql import sqlite_store
 from authwright.storage.sql.copy import copy_database
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
 from authwright.web.admin import AdminRoutes, add_admin
@@ -111,7 +111,7 @@ class Server:
         self.metrics = Metrics()
         path = settings.database_path
         _make_private_folder(settings, path)
-        self.store = SqlStore(path)
+        self.store = sqlite_store(path)
         self.counter = CounterPage(path and path.with_name(f"{path.name}.counter"))
         secret = settings.secret_key or _development_secret(settings, path)
         leeway, matters = settings.leeway_seconds, MAX_ACCESS_TOKEN_SECONDS + settings.leeway_seconds

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from authwright.storage.counter import CounterPage
-from authwright.storage.sql import SqlStore
+from authwright.storage.sql import sqlite_store
 
 HERE = Path(__file__).parents[1]
 PROCESSES = 4
@@ -20,10 +20,10 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from records import *
 from authwright.storage.port import NameTaken
-from authwright.storage.sql import SqlStore
+from authwright.storage.sql import sqlite_store
 
 async def main():
-    store = SqlStore(Path({path!r}))
+    store = sqlite_store(Path({path!r}))
     await store.open()
     print("ready", flush=True)
     sys.stdin.readline()
@@ -80,7 +80,7 @@ async def work(store):
 
 
 async def test_one_rotation_of_a_secret_wins(path: Path) -> None:
-    store = SqlStore(path)
+    store = sqlite_store(path)
     await store.open()
     from records import name, session, user
 

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import OAuth2PasswordBearer
 
 from authwright.jose.encoding import b64url_decode, parse_json_object
-from authwright.storage.sql import engine
+from authwright.storage.sql import sqlite as engine
 from harness import ORIGIN, Service, bearer
 
 
@@ -54,7 +54,7 @@ async def test_protected_routes_verify_without_asking_the_database(
     def submit(*_: object) -> None:
         raise AssertionError("the database was asked")
 
-    monkeypatch.setattr(engine.Database, "_opened", submit)
+    monkeypatch.setattr(engine.SqliteDatabase, "_opened", submit)
     assert (await service.get("/secure-data", token)).status_code == 200
     assert (await service.get("/secure-data", token + "x")).status_code == 401
     assert (await service.get("/.well-known/jwks.json")).status_code == 200

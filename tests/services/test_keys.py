@@ -12,7 +12,7 @@ from authwright.jose.keys import Algorithm
 from authwright.services.keys import Keyring, KeyWrap, UnknownKeyId, UnreadableKey
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import IncompatibleStore
-from authwright.storage.sql import SqlStore
+from authwright.storage.sql import SqlStore, sqlite_store
 from harness import Clock, Service, open_service
 
 NOW = Instant(1_795_000_000_000_000)
@@ -22,7 +22,7 @@ ISSUER = "https://a.example"
 
 @pytest.fixture
 async def store():  # type: ignore[no-untyped-def]
-    made = SqlStore(None)
+    made = sqlite_store(None)
     await made.open()
     yield made
     await made.close()

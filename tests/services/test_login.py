@@ -4,11 +4,12 @@ import asyncio
 from contextlib import ExitStack
 
 import pytest
+from sqlalchemy import text
 
 from authwright.domain import passwords
 from authwright.domain.secrets import Subject
 from authwright.services import login as module
-from authwright.storage.sql.engine import Statement
+from authwright.storage.sql.statements import compiled
 from harness import Service, bearer
 
 
@@ -32,7 +33,7 @@ async def test_r159_every_failure_has_one_answer_and_costs_one_hash(
     monkeypatch.setattr(passwords, "verify_password", counted)
     await service.http.post("/register", json={"username": "off", "password": "test123"})
     await service.server.store._database.write(
-        Statement("UPDATE users SET status = 'disabled' WHERE username = 'off'"), {}
+        compiled(text("UPDATE users SET status = 'disabled' WHERE username = 'off'")), {}
     )
     answers = [
         await attempt(service, "bholay", "wrong-password"),

@@ -8,7 +8,7 @@ import pytest
 from authwright.domain.errors import InvalidGrant, InvalidScope, InvalidTarget
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.secrets import ClientId, SessionId
-from authwright.storage.sql import engine
+from authwright.storage.sql import sqlite as engine
 from harness import Service
 
 
@@ -143,7 +143,7 @@ async def test_a_forged_token_is_refused_without_a_look_at_the_store(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = (await service.registered_login())["refresh_token"]
-    monkeypatch.setattr(engine.Database, "_opened", None)
+    monkeypatch.setattr(engine.SqliteDatabase, "_opened", None)
     for forged in (token[:-1] + ("A" if token[-1] != "A" else "B"), "awr_" + "A" * 124, token[4:], ""):
         with pytest.raises(InvalidGrant):
             await refresh(service, forged)
@@ -152,13 +152,13 @@ async def test_a_forged_token_is_refused_without_a_look_at_the_store(
 async def test_one_statement_besides_the_commit(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     token = (await service.registered_login())["refresh_token"]
     _, key = await service.new_client()
-    with_values, statements = engine.Statement.with_values, []
+    real, statements = engine._taken, []
 
-    def counted(self: engine.Statement, parameters: engine.Parameters) -> tuple[str, engine.Parameters]:
-        statements.append(self.text)
-        return with_values(self, parameters)
+    def counted(*statement: Any) -> Any:
+        statements.append(statement)
+        return real(*statement)
 
-    monkeypatch.setattr(engine.Statement, "with_values", counted)
+    monkeypatch.setattr(engine, "_taken", counted)
     assert (await service.refresh(token)).status_code == 200
     assert len(statements) == 1
     assert (await service.http.post("/login", json={"client_key": key})).status_code == 200

@@ -1,4 +1,4 @@
-"""storage.sql.engine: while another process holds the write lock the event loop goes on, also after giving up once."""
+"""storage.sql.sqlite: while another process holds the write lock the event loop goes on, also after giving up once."""
 
 import asyncio
 import sqlite3
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from authwright.storage.port import EventFilter, StoreUnavailable
-from authwright.storage.sql import SqlStore, engine
+from authwright.storage.sql import sqlite as engine
+from authwright.storage.sql import sqlite_store
 from records import name, session, user
 
 
@@ -24,7 +25,7 @@ async def longest_pause(until: "asyncio.Future[object]") -> float:
 
 async def test_a_lock_that_is_held_costs_nobody_else_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "BUSY_SECONDS", 1.0)
-    store = SqlStore(tmp_path / "store.db")
+    store = sqlite_store(tmp_path / "store.db")
     await store.open()
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -45,7 +46,7 @@ async def test_a_lock_that_is_held_costs_nobody_else_anything(tmp_path: Path, mo
 
 async def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    store = SqlStore(path)
+    store = sqlite_store(path)
     await store.open()
     ada = user()
     await store.users.add(ada, [])
@@ -58,7 +59,7 @@ async def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first
             "DROP INDEX sessions_live_by_client; CREATE INDEX sessions_live ON sessions (subject, idle_expires_at);"
             "UPDATE facts SET value = '1' WHERE name = 'schema_version';"
         )
-    stores = [SqlStore(path), SqlStore(path)]
+    stores = [sqlite_store(path), sqlite_store(path)]
     for each in stores:
         await each.open()
     assert await stores[0].sessions.find(old.id) == old._replace(request_id="")
@@ -69,7 +70,7 @@ async def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first
 
 
 async def test_a_write_in_no_hurry_is_stored_with_the_next_or_after_a_moment(tmp_path: Path) -> None:
-    store = SqlStore(tmp_path / "store.db")
+    store = sqlite_store(tmp_path / "store.db")
     await store.open()
     ada = user()
     await store.users.add(ada, [])

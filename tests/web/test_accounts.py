@@ -1,7 +1,9 @@
 """Routes of accounts: names that are one name, bearer tokens, sessions, both error families."""
 
 import pytest
+from sqlalchemy import text
 
+from authwright.storage.sql.statements import compiled
 from harness import Service, bearer
 
 
@@ -150,9 +152,7 @@ async def test_r163_a_password_change_needs_the_current_password(service: Servic
 
 async def test_a_token_of_a_user_that_is_gone_answers_401(service: Service) -> None:
     login = await service.registered_login()
-    from authwright.storage.sql.engine import Statement
-
-    await service.server.store._database.write(Statement("UPDATE users SET status = 'disabled'"), {})
+    await service.server.store._database.write(compiled(text("UPDATE users SET status = 'disabled'")), {})
     assert (await service.get("/me", login["access_token"])).status_code == 401
 
 

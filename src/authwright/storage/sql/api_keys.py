@@ -11,8 +11,8 @@ from authwright.domain.secrets import ApiKeyId, Digest, UserId
 from authwright.domain.user import User
 from authwright.storage.port import Ending
 from authwright.storage.sql.endings import client_steps
-from authwright.storage.sql.engine import Database, Row, compiled
 from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.statements import Database, Row, compiled
 from authwright.storage.sql.tables import api_keys, users
 from authwright.storage.sql.users import USER_COLUMNS, user_of
 
@@ -75,7 +75,7 @@ class SqlApiKeys:
         return bool(await self._database.write_together((_ADD, row), *steps_of(event), guards=1))
 
     async def find_by_digest(self, key: Digest) -> tuple[ApiKey, User] | None:
-        rows = self._database.find(_FIND_BY_DIGEST, {"key": key})
+        rows = await self._database.find(_FIND_BY_DIGEST, {"key": key})
         if not rows:
             return None
         return _api_key(rows[0][: len(_COLUMNS)]), user_of(rows[0][len(_COLUMNS) :])

@@ -11,8 +11,8 @@ from authwright.domain.plan import format_scope, parse_scope
 from authwright.domain.secrets import ClientId, Digest
 from authwright.storage.port import Ending
 from authwright.storage.sql.endings import subject_steps
-from authwright.storage.sql.engine import Database, Row, compiled
 from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.statements import Database, Row, compiled
 from authwright.storage.sql.tables import clients
 from authwright.storage.sql.users import epoch_of
 
@@ -39,11 +39,11 @@ class SqlClients:
         await self._database.write_together((_ADD, row), *steps_of(event))
 
     async def find(self, client_id: ClientId) -> Client | None:
-        rows = self._database.find(_FIND, {"client": client_id})
+        rows = await self._database.find(_FIND, {"client": client_id})
         return _client(rows[0]) if rows else None
 
     async def find_by_key(self, key: Digest) -> Client | None:
-        rows = self._database.find(_FIND_BY_KEY, {"key": key})
+        rows = await self._database.find(_FIND_BY_KEY, {"key": key})
         return _client(rows[0]) if rows else None
 
     async def all(self) -> Sequence[Client]:

@@ -9,8 +9,8 @@ from sqlalchemy import Table, bindparam, literal_column, select, update
 
 from authwright.domain.secrets import Subject
 from authwright.storage.port import Ending
-from authwright.storage.sql.engine import Statement, Step, compiled
 from authwright.storage.sql.ledger import append_of
+from authwright.storage.sql.statements import Statement, Step, compiled
 from authwright.storage.sql.tables import clients, sessions, users
 
 _live = (

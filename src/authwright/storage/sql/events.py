@@ -8,7 +8,7 @@ from authwright.domain.event import Event, EventKind, Outcome
 from authwright.domain.instant import Instant
 from authwright.domain.usage import DAY
 from authwright.storage.port import EventFilter
-from authwright.storage.sql.engine import Database, Step, compiled, unfailing
+from authwright.storage.sql.statements import Database, Step, compiled, unfailing
 from authwright.storage.sql.tables import events
 
 _COLUMNS = [column for column in events.c if column.name != "number"]

@@ -1,10 +1,10 @@
 """Facts about the store on SQLAlchemy Core."""
 
 from sqlalchemy import bindparam, or_, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from authwright.domain.instant import Instant
-from authwright.storage.sql.engine import Database, compiled
+from authwright.storage.sql.statements import Database, compiled
 from authwright.storage.sql.tables import facts, leases
 
 _ESTABLISH = compiled(insert(facts).values(name=bindparam("name"), value=bindparam("value")).on_conflict_do_nothing())
@@ -37,7 +37,7 @@ class SqlFacts:
         return str(rows[0][0])
 
     async def read(self, name: str) -> str | None:
-        rows = self._database.find(_READ, {"name": name})
+        rows = await self._database.find(_READ, {"name": name})
         return rows[0][0] if rows else None
 
     async def replace(self, name: str, value: str) -> None:

@@ -7,8 +7,8 @@ from sqlalchemy import bindparam, insert, select, update
 from authwright.domain.event import Event
 from authwright.domain.instant import Instant
 from authwright.domain.keyring import KeyRecord
-from authwright.storage.sql.engine import Conflict, Database, Row, compiled
 from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.statements import Conflict, Database, Row, compiled
 from authwright.storage.sql.tables import keys
 
 _ADD = compiled(insert(keys))
@@ -43,7 +43,7 @@ class SqlKeys:
 
     async def all(self) -> Sequence[KeyRecord]:
         # A few rows, and requests may wait for them.
-        return [_key(row) for row in self._database.find(_ALL, {})]
+        return [_key(row) for row in await self._database.find(_ALL, {})]
 
     async def withdraw(self, key_id: str, *, now: Instant, event: Event | None = None) -> bool:
         step = (_WITHDRAW, {"key": key_id, "now": now})

@@ -8,7 +8,7 @@ from sqlalchemy import Integer, bindparam, cast, delete, func, insert, literal_c
 from authwright.domain.instant import Instant
 from authwright.domain.revocation import Kind, Revocation
 from authwright.domain.usage import DAY
-from authwright.storage.sql.engine import Conflict, Database, Row, Statement, compiled
+from authwright.storage.sql.statements import Conflict, Database, Row, Statement, compiled
 from authwright.storage.sql.tables import revocations
 
 _COLUMNS = [column for column in revocations.c if column.name != "number"]
@@ -88,7 +88,7 @@ class SqlLedger:
 
     async def since(self, number: int, *, most: int = 1000) -> Sequence[Revocation]:
         # Requests wait for this one: it must not stand behind a report on the reader's thread.
-        return [_revocation(row) for row in self._database.find(_SINCE, {"number": number, "most": most})]
+        return [_revocation(row) for row in await self._database.find(_SINCE, {"number": number, "most": most})]
 
     async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
         return [_revocation(row) for row in await self._database.read(_SNAPSHOT, {"now": now})]

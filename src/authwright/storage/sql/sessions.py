@@ -25,8 +25,8 @@ from authwright.domain.secrets import USER_PREFIX, ClientId, Digest, SessionId, 
 from authwright.domain.session import EndReason, Session
 from authwright.storage.port import Ended, Ending, Opened, Passed
 from authwright.storage.sql.endings import session_steps
-from authwright.storage.sql.engine import Database, Row, Statement, compiled
 from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.statements import Database, Row, Statement, compiled
 from authwright.storage.sql.tables import api_keys, clients, sessions, users
 from authwright.storage.sql.throttles import passed_steps
 
@@ -249,7 +249,7 @@ class SqlSessions:
         return Opened(Session._make(values), rows[0][-1])
 
     async def find(self, session_id: SessionId) -> Session | None:
-        rows = self._database.find(_FIND, {"session": session_id})
+        rows = await self._database.find(_FIND, {"session": session_id})
         return _session(rows[0]) if rows else None
 
     async def rotate(

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from sqlalchemy import Select, bindparam, case, delete, func, literal_column, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from authwright.domain.instant import MICROSECONDS, Instant, after
 from authwright.domain.throttle import MOST_SECONDS, Backoff, Bucket
 from authwright.storage.port import Passed
-from authwright.storage.sql.engine import Database, Step, compiled, unfailing
+from authwright.storage.sql.statements import Database, Step, compiled, unfailing
 from authwright.storage.sql.tables import familiar, throttles
 
 _again = case((throttles.c.counted_at < bindparam("remembered"), 0), else_=throttles.c.failures) + 1
@@ -111,7 +111,7 @@ class SqlThrottles:
             for bucket, backoff in buckets
         ]
         while not await self._database.write_together(*steps, guards=len(steps), patient=not hurry):
-            closed = [row[0] for bucket, _ in buckets for row in self._database.find(_FIND, {"bucket": bucket})]
+            closed = [row[0] for bucket, _ in buckets for row in await self._database.find(_FIND, {"bucket": bucket})]
             if max(closed, default=now) > now:
                 return Instant(max(closed))
             # It was cleared in between: once more.
@@ -121,7 +121,7 @@ class SqlThrottles:
         await self._database.write_together(*passed_steps(passed))
 
     async def familiar_until(self, bucket: Bucket, *, now: Instant) -> Instant | None:
-        rows = self._database.find(_FAMILIAR_UNTIL, {"bucket": bucket, "now": now})
+        rows = await self._database.find(_FAMILIAR_UNTIL, {"bucket": bucket, "now": now})
         return rows[0][0] if rows else None
 
     async def forget(self, *, before: Instant, now: Instant, most: int) -> int:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Table, and_, bindparam, case, delete, func, literal_column, select, tuple_
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from authwright.domain.usage import Counted
-from authwright.storage.sql.engine import Database, Statement, Step, compiled
+from authwright.storage.sql.statements import Database, Statement, Step, compiled
 from authwright.storage.sql.tables import latencies, predictions, usage
 
 

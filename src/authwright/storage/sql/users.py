@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, null, or_, select, tuple_, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from authwright.domain.event import Event
 from authwright.domain.instant import Instant
@@ -13,8 +13,8 @@ from authwright.domain.secrets import Digest, UserId
 from authwright.domain.user import User
 from authwright.storage.port import Ending, NameDigest, NameTaken, UserFilter
 from authwright.storage.sql.endings import subject_steps
-from authwright.storage.sql.engine import Conflict, Database, Row, Step, compiled
 from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.statements import Conflict, Database, Row, Step, compiled
 from authwright.storage.sql.tables import api_keys, names, reset_tokens, users
 
 USER_COLUMNS = [column for column in users.c if column.name != "password_format"]
@@ -181,13 +181,13 @@ class SqlUsers:
             raise NameTaken from None
 
     async def find(self, user_id: UserId) -> User | None:
-        return _first(self._database.find(_FIND, {"user_id": user_id}))
+        return _first(await self._database.find(_FIND, {"user_id": user_id}))
 
     async def find_by_name(self, name: NameDigest) -> User | None:
-        return _first(self._database.find(_FIND_BY_NAME, {"digest": name}))
+        return _first(await self._database.find(_FIND_BY_NAME, {"digest": name}))
 
     async def list(self, which: UserFilter, *, after: UserId | None, most: int) -> Sequence[User]:
-        reached = self._database.find(_CREATED_AT, {"user_id": after}) if after else []
+        reached = await self._database.find(_CREATED_AT, {"user_id": after}) if after else []
         parameters = {
             "role": which.role,
             "plan": which.plan,
@@ -246,7 +246,7 @@ class SqlUsers:
         return bool(await self._database.write_together(step, *steps_of(event), guards=1))
 
     async def find_by_reset(self, token: Digest, *, now: Instant) -> User | None:
-        return _first(self._database.find(_FIND_BY_RESET, {"token": token, "now": now}))
+        return _first(await self._database.find(_FIND_BY_RESET, {"token": token, "now": now}))
 
     async def reset_password(
         self,

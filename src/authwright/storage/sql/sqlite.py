@@ -1,4 +1,4 @@
-"""SQLite: statements compiled once, writes committed in groups, and nothing that waits on the event loop.
+"""SQLite: writes committed in groups, and nothing that waits on the event loop.
 
 A statement by a key takes a few microseconds, less than handing it to a thread: it runs where it is asked for. What
 waits runs on threads: for the lock that another process may hold, for the disk at a commit (`synchronous=FULL`), and
@@ -14,22 +14,14 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple
-
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.elements import CompilerElement
+from typing import Final
 
 from authwright.storage.port import StoreUnavailable
-
-Parameters = Mapping[str, Any]
-Values = tuple[Any, ...]
-Row = tuple[Any, ...]
+from authwright.storage.sql.statements import Conflict, Parameters, Row, Statement, Step, Values
 
 BUSY_SECONDS: Final = 5.0
 BEGIN_EVERY_SECONDS: Final = 0.0005
@@ -41,49 +33,6 @@ PATIENCE_SECONDS: Final = 0.03
 FIND_BUSY_SECONDS: Final = 0.1
 # RETURNING and partial indexes as they are used here.
 _OLDEST_SQLITE: Final = (3, 35, 0)
-
-_dialect = sqlite.dialect(paramstyle="qmark")
-
-
-class Statement(NamedTuple):
-    """SQL text, and how the values of its `?` are found among parameters and constants of the statement."""
-
-    text: str
-    constants: Parameters = MappingProxyType({})
-    pick: Callable[[Parameters], Values] = lambda _values: ()
-    unfailing: bool = False
-    """Nothing can be at odds with it: it never fails where what came before it did not."""
-
-    def with_values(self, parameters: Parameters) -> tuple[str, Values]:
-        values = {**self.constants, **parameters} if self.constants else parameters
-        return self.text, self.pick(values)
-
-
-Step = tuple[Statement, Parameters]
-
-
-def compiled(statement: CompilerElement) -> Statement:
-    """*statement* as the driver takes it. Done once, when a module is loaded."""
-    result = statement.compile(dialect=_dialect)
-    constants = {name: value for name, value in (result.params or {}).items() if value is not None}
-    # Definitions of tables have no parameters at all.
-    names = getattr(result, "positiontup", None) or ()
-    return Statement(str(result), constants, _picker(names))
-
-
-def _picker(names: Sequence[str]) -> Callable[[Parameters], Values]:
-    if len(names) < 2:
-        return lambda values: tuple(values[name] for name in names)
-    return itemgetter(*names)
-
-
-def unfailing(statement: CompilerElement) -> Statement:
-    """*statement*, which no unique index or reference can refuse: what was done before it need not be taken back."""
-    return compiled(statement)._replace(unfailing=True)
-
-
-class Conflict(Exception):
-    """A unique index said no."""
 
 
 class _Job:
@@ -270,7 +219,7 @@ class _Open:
     report_thread: ThreadPoolExecutor
 
 
-class Database:
+class SqliteDatabase:
     """One SQLite database, used from one event loop. *path* None: in memory, for this object alone."""
 
     def __init__(self, path: Path | None) -> None:
@@ -312,7 +261,7 @@ class Database:
 
     async def write(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run one statement; its rows, once they are durable. Raises Conflict, StoreUnavailable."""
-        return (await self._opened().writer.submit([statement.with_values(parameters)]))[0]
+        return (await self._opened().writer.submit([_taken(statement, parameters)]))[0]
 
     async def write_together(self, *steps: Step, guards: int = 0, patient: bool = False) -> list[list[Row]]:
         """Run *steps* in one transaction: all of them, or none. Raises Conflict, StoreUnavailable.
@@ -320,31 +269,29 @@ class Database:
         The first *guards* of them must each return a row: if one does not, nothing is changed and nothing returned.
         *patient*: may wait some milliseconds for other writes, to be stored with them.
         """
-        taken = [statement.with_values(values) for statement, values in steps]
+        taken = [_taken(statement, values) for statement, values in steps]
         together = not all(statement.unfailing for statement, _ in steps[1:])
         return await self._opened().writer.submit(taken, guards=guards, together=together, patient=patient)
 
-    def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
+    async def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query by a key, or of few rows, over what is committed, at once. Raises StoreUnavailable."""
-        return _fetch(self._opened().finder, *statement.with_values(parameters))
+        return _fetch(self._opened().finder, *_taken(statement, parameters))
 
     async def report(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """As `read`, for what takes long: on a thread of its own, so that nothing else waits behind it."""
         opened = self._opened()
         if opened.reporter is opened.finder:
-            return self.find(statement, parameters)
+            return await self.find(statement, parameters)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            opened.report_thread, _fetch, opened.reporter, *statement.with_values(parameters)
-        )
+        return await loop.run_in_executor(opened.report_thread, _fetch, opened.reporter, *_taken(statement, parameters))
 
     async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query over what is committed, however many. Raises StoreUnavailable."""
         opened = self._opened()
         if opened.reader is opened.finder:
-            return self.find(statement, parameters)
+            return await self.find(statement, parameters)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(opened.thread, _fetch, opened.reader, *statement.with_values(parameters))
+        return await loop.run_in_executor(opened.thread, _fetch, opened.reader, *_taken(statement, parameters))
 
     def _opened(self) -> _Open:
         if self._open is None:
@@ -370,6 +317,11 @@ class Database:
             connection.execute(f"PRAGMA {pragma}").fetchall()
         connection.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
         return connection
+
+
+def _taken(statement: Statement, parameters: Parameters) -> tuple[str, Values]:
+    text = statement.sqlite
+    return text.sql, text.values(parameters)
 
 
 def _fetch(connection: sqlite3.Connection, text: str, values: Values) -> list[Row]:

@@ -1,0 +1,143 @@
+"""Statements written in SQLAlchemy Core, compiled once for each kind of database, and run on its driver."""
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, Protocol
+
+from sqlalchemy import Dialect, FunctionElement
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import CompilerElement
+
+Parameters = Mapping[str, Any]
+Values = tuple[Any, ...]
+Row = tuple[Any, ...]
+
+_SQLITE: Final = sqlite.dialect(paramstyle="qmark")
+_POSTGRES: Final = asyncpg.dialect()  # type: ignore[no-untyped-call]  # the library does not type this one
+
+
+class Conflict(Exception):
+    """A unique index said no."""
+
+
+class Text(NamedTuple):
+    """SQL text for one driver, and how the values of its placeholders are found among parameters and constants."""
+
+    sql: str
+    constants: Parameters
+    pick: Callable[[Parameters], Values]
+
+    def values(self, parameters: Parameters) -> Values:
+        return self.pick({**self.constants, **parameters} if self.constants else parameters)
+
+
+class Statement:
+    """A statement. Compiled for SQLite when its module is loaded, for PostgreSQL when it first runs there.
+
+    *unfailing*: nothing can be at odds with it, so it never fails where what came before it did not.
+    """
+
+    __slots__ = ("_for_postgres", "_postgres", "sqlite", "unfailing")
+
+    def __init__(self, source: CompilerElement, postgres: CompilerElement | None, *, unfailing: bool) -> None:
+        self.sqlite = _compile(source, _SQLITE)
+        self.unfailing = unfailing
+        self._for_postgres = source if postgres is None else postgres
+        self._postgres: Text | None = None
+
+    @property
+    def postgres(self) -> Text:
+        if self._postgres is None:
+            self._postgres = _compile(self._for_postgres, _POSTGRES)
+        return self._postgres
+
+
+Step = tuple[Statement, Parameters]
+
+
+def compiled(statement: CompilerElement, *, postgres: CompilerElement | None = None) -> Statement:
+    """*statement* as drivers take it; *postgres* in its place where SQLite has no words for what it says."""
+    return Statement(statement, postgres, unfailing=False)
+
+
+def unfailing(statement: CompilerElement) -> Statement:
+    """*statement*, which no unique index or reference can refuse: what was done before it need not be taken back."""
+    return Statement(statement, None, unfailing=True)
+
+
+class Database(Protocol):
+    """What runs statements. All of them raise StoreUnavailable if the database does not answer."""
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date. Raises IncompatibleStore."""
+
+    async def close(self) -> None:
+        """Finish what was asked for and disconnect."""
+
+    async def write(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        """Run one statement; its rows, once they are durable. Raises Conflict."""
+
+    async def write_together(self, *steps: Step, guards: int = 0, patient: bool = False) -> list[list[Row]]:
+        """Run *steps* in one transaction: all of them, or none. Raises Conflict.
+
+        The first *guards* of them must each return a row: if one does not, nothing is changed and nothing returned.
+        *patient*: may wait some milliseconds for other writes, to be stored with them.
+        """
+
+    async def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        """The rows of a query by a key, or of few rows, over what is committed."""
+
+    async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        """The rows of a query over what is committed, however many."""
+
+    async def report(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        """As `read`, for what takes long: nothing else waits behind it."""
+
+
+def _compile(statement: CompilerElement, dialect: Dialect) -> Text:
+    result = statement.compile(dialect=dialect)
+    constants = {name: value for name, value in (result.params or {}).items() if value is not None}
+    # Definitions of tables have no parameters at all.
+    return Text(str(result), constants, _picker(getattr(result, "positiontup", None) or ()))
+
+
+def _picker(names: Sequence[str]) -> Callable[[Parameters], Values]:
+    if len(names) < 2:
+        return lambda values: tuple(values[name] for name in names)
+    return itemgetter(*names)
+
+
+class least(FunctionElement[int]):
+    """The smaller of two numbers."""
+
+    name = "least"
+    inherit_cache = True
+
+
+class position(FunctionElement[int]):
+    """Where the first text has the second in it, from 1; 0 for nowhere."""
+
+    name = "position"
+    inherit_cache = True
+
+
+@compiles(least, "sqlite")
+def _least(element: least, compiler: Any, **options: Any) -> str:
+    return f"min({compiler.process(element.clauses, **options)})"
+
+
+@compiles(least, "postgresql")
+def _least_postgres(element: least, compiler: Any, **options: Any) -> str:
+    return f"least({compiler.process(element.clauses, **options)})"
+
+
+@compiles(position, "sqlite")
+def _position(element: position, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **options)})"
+
+
+@compiles(position, "postgresql")
+def _position_postgres(element: position, compiler: Any, **options: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **options)})"
