@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from authwright.config import SETTINGS, setting_names
+from databases import postgres
 from harness import Clock, Service, open_service
 from issued import ISSUED
 
@@ -43,6 +44,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(
         f"{ISSUED.count} secrets were issued; {ISSUED.searched} logs and databases searched: {found}"
     )
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server."""
+    with postgres() as url:
+        yield url
 
 
 @pytest.fixture

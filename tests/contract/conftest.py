@@ -6,12 +6,20 @@ from pathlib import Path
 import pytest
 
 from authwright.storage.port import Store
-from authwright.storage.sql import sqlite_store
+from authwright.storage.sql import postgres_store, sqlite_store
+from databases import drop_postgres_database, new_postgres_database
 
 
-@pytest.fixture(params=["sqlite-memory", "sqlite-file"])
+@pytest.fixture(params=["sqlite-memory", "sqlite-file", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = sqlite_store(None if request.param == "sqlite-memory" else tmp_path / "store.db")
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        url = await new_postgres_database(server)
+        opened = postgres_store(url)
+    else:
+        opened = sqlite_store(None if request.param == "sqlite-memory" else tmp_path / "store.db")
     await opened.open()
     yield opened
     await opened.close()
+    if request.param == "postgresql":
+        await drop_postgres_database(server, url)

@@ -52,15 +52,16 @@ async def test_a_session_needs_the_key_it_is_opened_with(store: Store) -> None:
     assert await store.sessions.open(with_key)
     assert await store.sessions.open(session(eve.id, client_id=ClientId(key.id))) is None
     assert await store.sessions.open(session(ada.id, client_id=ClientId(key.id), created_at=after(NOW, 100))) is None
-    assert await store.api_keys.delete(key.id, user_id=eve.id) is None
+    assert not await store.api_keys.delete(key.id, user_id=eve.id)
     ending = Ending("key_deleted", NOW, after(NOW, 9))
-    assert await store.api_keys.delete(key.id, user_id=ada.id, ending=ending) == key
+    assert await store.api_keys.delete(key.id, user_id=ada.id, ending=ending)
     ended = await store.sessions.find(with_key.id)
     assert ended
     assert (ended.revoked_at, ended.revoked_because) == (NOW, "key_deleted")
     (entry,) = await store.ledger.since(0)
     assert (entry.kind, entry.target, entry.until) == ("client", key.id, after(NOW, 9))
-    assert await store.api_keys.delete(key.id, user_id=None) is None
+    assert not await store.api_keys.delete(key.id, user_id=ada.id)
+    assert await store.api_keys.owner(key.id) is None
     assert await store.sessions.open(session(ada.id, client_id=ClientId(key.id))) is None
 
 
@@ -69,7 +70,7 @@ async def test_keys_go_with_their_user(store: Store) -> None:
     await store.users.add(ada, [])
     key = api_key(ada.id)
     await store.api_keys.add(key, epoch=1, most=5)
-    assert await store.users.delete(ada.id)
+    assert await store.users.delete(ada.id, epoch=ada.auth_epoch)
     assert await store.api_keys.find_by_digest(key.key_digest) is None
     assert await store.api_keys.list(None, after=None, most=5) == []
 

@@ -56,7 +56,7 @@ async def test_an_act_that_changes_nothing_leaves_no_event(store: Store) -> None
     assert await store.users.replace_password(ada.id, old="x", new=HASH, epoch=1, now=NOW, event=done) is None
     assert not await store.sessions.end(session(ada.id).id, because="logout", now=NOW, event=done)
     assert await store.clients.set_status(client().id, "disabled", now=NOW, event=done) is None
-    assert not await store.users.delete(user().id, event=done)
+    assert not await store.users.delete(user().id, epoch=1, event=done)
     assert await kinds(store) == ["user_changed"]
     assert await store.users.change(renamed, epoch=1, gained=[], lost=[], event=done)
     assert await kinds(store) == ["user_changed"] * 2

@@ -336,7 +336,7 @@ async def test_a_reset_a_deletion_and_a_client_end_sessions_in_one_step(store: S
     token = secret(9)
     await store.users.offer_reset(ada.id, token, expires_at=after(NOW, 100))
     assert await store.users.reset_password(ada.id, token, new=HASH, now=NOW, ending=ending("password_reset"))
-    assert await store.users.delete(eve.id, ending=ending("deleted"))
+    assert await store.users.delete(eve.id, epoch=eve.auth_epoch, ending=ending("deleted"))
     assert await store.clients.set_status(scoring.id, "disabled", now=NOW, ending=ending("disabled"))
     found = [await store.sessions.find(each.id) for each in sessions]
     assert [each and each.revoked_because for each in found] == ["password_reset", "deleted", "disabled"]
@@ -372,7 +372,7 @@ async def test_sessions_of_somebody_who_is_gone_are_found_again(store: Store) ->
     await store.users.add(ada, [])
     await store.sessions.open(session(ada.id))
     assert await store.sessions.outdated() == []
-    await store.users.delete(ada.id)
+    await store.users.delete(ada.id, epoch=ada.auth_epoch)
     assert await store.sessions.outdated() == [(ada.id, 2)]
 
 

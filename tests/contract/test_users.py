@@ -137,8 +137,9 @@ async def test_a_deleted_user_is_gone_and_its_names_are_not(store: Store) -> Non
     ada = user(auth_epoch=7)
     await store.users.add(ada, [name("ada"), name("ada@example.com")])
     assert await store.users.offer_reset(ada.id, secret(1), expires_at=after(NOW, 100))
-    assert await store.users.delete(ada.id)
-    assert not await store.users.delete(ada.id)
+    assert not await store.users.delete(ada.id, epoch=ada.auth_epoch + 1)
+    assert await store.users.delete(ada.id, epoch=ada.auth_epoch)
+    assert not await store.users.delete(ada.id, epoch=ada.auth_epoch)
     assert await store.users.find(ada.id) is None
     for text in ("ada", "ada@example.com"):
         with pytest.raises(NameTaken):

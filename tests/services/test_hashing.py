@@ -4,11 +4,13 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
 
+from authwright.domain import passwords
 from authwright.domain.errors import Busy
 from authwright.domain.passwords import HashProfile, hash_password, sample_hash
 from authwright.services.hashing import NICENESS, Hashing, network_of
@@ -57,15 +59,58 @@ async def test_one_network_holds_at_most_a_quarter_of_the_places(hashing: Hashin
         pass
 
 
-async def test_an_office_behind_one_address_logs_in_at_once(hashing: Hashing) -> None:
+async def test_an_office_behind_one_address_logs_in_at_once_and_leaves_room_for_others(hashing: Hashing) -> None:
     with ExitStack() as held:
-        for number in range(4):
+        # Half of the share of those who are familiar, and what any network has of the other places.
+        for number in range(6):
             held.enter_context(hashing.place("192.0.2.1", "familiar", account=f"user {number}"))
-        # That was the whole share of those who are familiar; who comes now is one of the others.
-        for number in range(4):
-            held.enter_context(hashing.place("192.0.2.1", "familiar", account=f"late user {number}"))
         with pytest.raises(Busy), hashing.place("192.0.2.1", "familiar", account="one more"):
             pass
+        held.enter_context(hashing.place("198.51.100.1", "familiar", account="somewhere else"))
+
+
+async def test_r158_strangers_who_try_an_account_take_no_place_from_where_it_is_familiar(hashing: Hashing) -> None:
+    with ExitStack() as held:
+        for number in range(4):
+            held.enter_context(hashing.place(f"192.0.2.{number}", "login", account="ada"))
+        with pytest.raises(Busy), hashing.place("192.0.2.9", "login", account="ada"):
+            pass
+        held.enter_context(hashing.place("198.51.100.1", "familiar", account="ada"))
+
+
+async def test_a_library_that_gives_up_takes_no_thread_with_it(
+    hashing: Hashing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        pass
+
+    def panic(*_: object) -> bool:
+        raise Panic
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passwords, "verify_password", panic)
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                await hashing.verify("x", None)
+    assert not (await hashing.verify("x", None)).matched
+
+
+async def test_who_went_away_is_not_hashed_for(hashing: Hashing, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def slowly(password: str, _: str) -> bool:
+        begun.append(password)
+        time.sleep(0.05)
+        return False
+
+    monkeypatch.setattr(passwords, "verify_password", slowly)
+    first = asyncio.ensure_future(hashing.verify("first", None))
+    second = asyncio.ensure_future(hashing.verify("second", None))
+    await asyncio.sleep(0.01)
+    second.cancel()
+    await first
+    await hashing.verify("third", None)
+    assert begun == ["first", "third"]
 
 
 async def test_the_threads_give_way_to_everything_else(hashing: Hashing) -> None:

@@ -1,5 +1,6 @@
 """/me/keys, and what a key may do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -168,3 +169,26 @@ async def test_r178_wrong_keys_are_on_record_until_the_door_closes(service: Serv
     assert [event["detail"] for event in await service.events(admin, kind="login", outcome="failure")] == [
         "key as bearer"
     ] * 3
+
+
+async def test_a_token_made_for_less_makes_no_key_for_more(opened_service: Callable[..., Any]) -> None:
+    async with opened_service(audiences=("https://api.example.com",)) as service:
+        await service.register()
+        narrow = await service.login(scope="account predict", resource=service.server.settings.issuer)
+        made = await service.http.post("/me/keys", json={"name": "x"}, headers=bearer(narrow["access_token"]))
+        assert made.json()["scope"] == "predict"
+        login = {"client_key": made.json()["key"]}
+        elsewhere = await service.http.post("/login", json={**login, "resource": "https://api.example.com"})
+        assert elsewhere.json()["error"] == "invalid_target"
+        assert (await service.http.post("/login", json=login)).json()["scope"] == "predict"
+        narrower = await service.login(scope="account")
+        refused = await service.http.post("/me/keys", json={"name": "x"}, headers=bearer(narrower["access_token"]))
+        assert refused.json()["error"] == "invalid_scope"
+
+
+async def test_the_record_says_whose_key_an_administrator_deleted(service: Service) -> None:
+    login, admin = await service.registered_login(), await service.new_admin()
+    made = (await service.http.post("/me/keys", json={"name": "x"}, headers=bearer(login["access_token"]))).json()
+    await service.http.delete(f"/admin/keys/{made['id']}", headers=bearer(admin))
+    (event,) = await service.events(admin, kind="api_key_deleted")
+    assert event["subject"] == login["user_id"]

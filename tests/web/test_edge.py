@@ -1,8 +1,11 @@
 """What every request passes first and last: who may ask, and the headers of every answer."""
 
+import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -245,3 +248,45 @@ async def test_ready_means_that_the_store_answers_and_alive_does_not(
     assert (await service.get("/readyz")).status_code == 503
     for path in ("/health", "/livez"):
         assert (await service.get(path)).json() == {"status": "ok"}
+
+
+async def test_two_origins_are_refused_and_a_page_without_one_is_our_own_only_if_the_browser_says_so(
+    opened_service: Callable[..., Any],
+) -> None:
+    async with opened_service(cors_origins=("https://app.example",)) as service:
+        two = [("origin", "https://app.example"), ("origin", "https://evil.example")]
+        assert (await service.http.post("/token", headers=two)).status_code == 403
+        own = {"origin": "null", "sec-fetch-site": "same-origin"}
+        form = {"token": "x", "new_password": "y"}
+        assert (await service.http.post("/reset-password", data=form, headers=own)).status_code != 403
+        for foreign in ({"origin": "null"}, {"origin": "null", "sec-fetch-site": "cross-site"}):
+            assert (await service.http.post("/reset-password", data=form, headers=foreign)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/me/keys", {"name": "later"}),
+        ("PATCH", "/me", {"username": "later", "current_password": "test123"}),
+        ("POST", "/admin/clients", {"name": "later"}),
+        ("POST", "/users/", {"username": "later"}),
+        ("DELETE", "/users/bholay", {}),
+        ("POST", "/predict", {"rows": []}),
+    ],
+)
+async def test_r55_who_is_logged_out_before_the_body_is_here_is_logged_out(
+    service: Service, method: str, path: str, body: dict[str, object]
+) -> None:
+    await service.register()
+    token = await service.new_admin()
+    asked = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        asked.set()
+        await service.logout(token, params={"everywhere": "true"})
+        yield json.dumps(body).encode()
+
+    headers = {**bearer(token), "content-type": "application/json"}
+    answer = await service.http.request(method, path, content=slowly(), headers=headers)
+    assert asked.is_set()
+    assert answer.status_code == 401

@@ -19,6 +19,7 @@ from authwright.domain.secrets import (
     API_KEY_PREFIX,
     CLIENT_KEY_PREFIX,
     ApiKeyId,
+    SessionId,
     UserId,
     digest,
     key_digest,
@@ -69,27 +70,30 @@ class ApiKeys:
 
     async def create(
         self,
-        user_id: UserId,
+        caller: Principal,
         *,
-        epoch: int,
         name: str,
         scope: frozenset[str] | None,
         days: int,
         origin: Origin,
         now: Instant,
     ) -> NewApiKey:
-        """Make a key with all the user's permissions, or fewer, for *days*. *epoch* is the caller's token's.
+        """Make a key with the permissions that *caller* has, or fewer, and for its audiences; good for *days*.
 
         Raises InvalidName, InvalidScope, Forbidden (MOST_API_KEYS, or the account changed meanwhile), NotFound.
         """
+        user_id = UserId(caller.subject)
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise InvalidName(f"A key's name has 1 to {MAX_NAME} printable characters.")
         user = await self._store.users.find(user_id)
         if user is None:
             raise NotFound("There is no such user.")
-        permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=False)
-        if scope is not None and not scope <= permitted:
+        # A token that was made for less makes no key for more.
+        permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=False) & caller.scopes
+        if not permitted or (scope is not None and not scope <= permitted):
             raise InvalidScope
+        session = None if caller.session_id is None else await self._store.sessions.find(SessionId(caller.session_id))
+        granted = () if session is None else session.audiences
         key = new_key(API_KEY_PREFIX)
         made = ApiKey(
             id=new_api_key_id(),
@@ -98,12 +102,12 @@ class ApiKeys:
             key_digest=digest(key.encode("ascii")),
             key_hint=key_hint(key),
             scope=permitted if scope is None else scope,
-            audiences=self._audiences,
+            audiences=tuple(each for each in self._audiences if each in granted),
             created_at=now,
             expires_at=after(now, min(days, MAX_DAYS) * _DAY),
         )
         done = event("api_key_created", origin, now=now, subject=user_id, client_id=made.id)
-        if not await self._store.api_keys.add(made, epoch=epoch, most=MOST_API_KEYS, event=done):
+        if not await self._store.api_keys.add(made, epoch=caller.auth_epoch, most=MOST_API_KEYS, event=done):
             raise Forbidden(f"A user has at most {MOST_API_KEYS} keys; delete one first.")
         log.info("api_key_created", subject=user_id, key=made.id)
         return NewApiKey(made, key)
@@ -117,13 +121,15 @@ class ApiKeys:
 
         *user_id*: whose it must be (None: anybody's). Raises NotFound.
         """
-        done = event("api_key_deleted", origin, now=now, subject=user_id or "", client_id=key_id)
-        ending = self._revoke.ending("key_deleted", now)
-        deletion = self._store.api_keys.delete(key_id, user_id=user_id, ending=ending, event=done)
-        deleted = await self._revoke.carry_out("client", deletion)
-        if deleted is None:
+        owner = await self._store.api_keys.owner(key_id)
+        if owner is None or user_id not in (None, owner):
             raise NotFound("There is no such key.")
-        log.info("api_key_deleted", subject=deleted.user_id, key=key_id)
+        done = event("api_key_deleted", origin, now=now, subject=owner, client_id=key_id)
+        ending = self._revoke.ending("key_deleted", now)
+        deletion = self._store.api_keys.delete(key_id, user_id=owner, ending=ending, event=done)
+        if not await self._revoke.carry_out("client", deletion):
+            raise NotFound("There is no such key.")
+        log.info("api_key_deleted", subject=owner, key=key_id)
 
     async def principal(self, key: str, *, origin: Origin, now: Instant) -> Principal:
         """Who *key*, a user's or a client's, speaks for, as things are now.

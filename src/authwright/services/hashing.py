@@ -59,7 +59,7 @@ class Hashing:
         quarter = max(1, places // 4)
         self._places: dict[Share, int] = {"login": places, "familiar": quarter, "registration": quarter}
         self._taken: Counter[Share] = Counter()
-        self._held: Counter[tuple[str, str]] = Counter()
+        self._held: Counter[tuple[str, str]] = Counter()  # by share and network, and by share and account
         # One more than there are threads, so that none is idle while the next turn is given.
         self._free = threads + 1
         self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
@@ -96,15 +96,19 @@ class Hashing:
     @contextlib.contextmanager
     def place(self, address: str, share: Share = "login", *, account: str = "") -> Iterator[None]:
         """A place in the queue for the network of *address*, and for *account*. Raises Busy if there is none."""
-        if share == "familiar" and self._taken[share] >= self._places[share]:
-            share = "login"
+        network = network_of(address)
+        if share == "familiar":
+            # A whole office behind one address may log in at once, and leaves room for those of other networks.
+            places = self._places[share]
+            if self._taken[share] >= places or self._held[share, network] >= max(1, places // 2):
+                share = "login"
         places = self._places[share]
         quarter = max(1, places // 4)
-        # A whole office behind one address is familiar, and may log in at once: its share is that of any network.
-        most: dict[tuple[str, str], int] = {(share, network_of(address)): places if share == "familiar" else quarter}
+        most: dict[tuple[str, str], int] = {(share, network): places if share == "familiar" else quarter}
         if account:
-            # One account, with whatever password, does not fill the queue from many networks either.
-            most["account", account] = quarter
+            # One account, with whatever password, does not fill the queue from many networks either; and strangers
+            # who try it take nothing from where it is familiar.
+            most[f"account, {share}", account] = quarter
         if self._taken[share] >= places or any(self._held[each] >= most[each] for each in most):
             raise Busy
         self._taken[share] += 1
@@ -213,13 +217,17 @@ def _serve(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, done: asyncio.Future[tuple[T, float]], work: Callable[[], T]) -> None:
-    """Do *work* and give what came of it, and the seconds it took, to who waits on the *loop*."""
+    """Do *work*, if anybody still waits on the *loop*, and give what came of it and the seconds it took."""
+    if done.cancelled():
+        return
     begun = time.perf_counter()
     result: tuple[T, float] | Exception
     try:
         result = work(), time.perf_counter() - begun
     except Exception as error:
         result = error
+    except BaseException as error:  # a library in another language that gave up must not take the thread with it
+        result = RuntimeError(f"hashing failed: {type(error).__name__}")
     # The loop may have been closed meanwhile: then nobody waits any more.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(_settle, done, result)

@@ -115,13 +115,18 @@ class Users:
         return await self.change(name, Changes(status="disabled"), origin=origin, now=now)
 
     async def delete_oneself(self, caller: Caller, *, current_password: str | None, now: Instant) -> None:
-        """Delete the caller's account. Raises InvalidCredentials, TooManyAttempts, NotFound."""
+        """Delete the caller's account. Raises InvalidCredentials, TooManyAttempts, Conflicting, NotFound."""
         user = await self.find(caller.subject)
+        if user.auth_epoch != caller.auth_epoch:
+            raise Conflicting
         await self._confirm.password(user, current_password, origin=caller.origin, now=now)
         await self._delete(user, caller.origin, now)
 
     async def delete(self, name: str, *, origin: Origin, now: Instant) -> User:
-        """Delete a user, as an administrator; names stay reserved, the id is never used again. Raises NotFound."""
+        """Delete a user, as an administrator; names stay reserved, the id is never used again.
+
+        Raises Conflicting, NotFound.
+        """
         user = await self.find(name)
         await self._delete(user, origin, now)
         return user
@@ -177,9 +182,11 @@ class Users:
 
     async def _delete(self, user: User, origin: Origin, now: Instant) -> None:
         done = event("user_deleted", origin, now=now, subject=user.id)
-        deletion = self._store.users.delete(user.id, ending=self._revoke.ending("deleted", now), event=done)
+        ending = self._revoke.ending("deleted", now)
+        # As it was when the password was checked, or the administrator looked: not after a change since then.
+        deletion = self._store.users.delete(user.id, epoch=user.auth_epoch, ending=ending, event=done)
         if not await self._revoke.carry_out("subject", deletion):
-            raise NotFound("There is no such user.")
+            raise Conflicting
         log.info("user_deleted", subject=user.id)
 
     def _digests(self, user: User) -> Sequence[NameDigest]:

@@ -106,8 +106,13 @@ class Users(Protocol):
         first, if they are reserved. Unless sessions are carried over, a reset token is void. Raises NameTaken.
         """
 
-    async def delete(self, user_id: UserId, *, ending: Ending | None = None, event: Event | None = None) -> bool:
-        """Delete the user with its API keys and reset token, and end its sessions; its names stay reserved."""
+    async def delete(
+        self, user_id: UserId, *, epoch: int, ending: Ending | None = None, event: Event | None = None
+    ) -> bool:
+        """Delete the user with its API keys and reset token, and end its sessions; its names stay reserved.
+
+        False, and nothing changed, if its epoch is not *epoch* any more.
+        """
 
     async def offer_reset(
         self, user_id: UserId, token: Digest, *, expires_at: Instant, event: Event | None = None
@@ -178,10 +183,13 @@ class ApiKeys(Protocol):
     async def list(self, user_id: UserId | None, *, after: ApiKeyId | None, most: int) -> Sequence[ApiKey]:
         """The keys of a user, or of all, in the order of their ids, that follow *after*; at most *most*."""
 
+    async def owner(self, key_id: ApiKeyId) -> UserId | None:
+        """Whose key this is."""
+
     async def delete(
-        self, key_id: ApiKeyId, *, user_id: UserId | None, ending: Ending | None = None, event: Event | None = None
-    ) -> ApiKey | None:
-        """Delete the key, if it is *user_id*'s (None: anybody's), and end its sessions; what was deleted."""
+        self, key_id: ApiKeyId, *, user_id: UserId, ending: Ending | None = None, event: Event | None = None
+    ) -> bool:
+        """Delete the key, if it is *user_id*'s, and end its sessions; whether this call did it."""
 
 
 class Clients(Protocol):

@@ -10,7 +10,7 @@ from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX
 from authwright.guard.principal import Principal
 from authwright.services.api_keys import ApiKeys
 from authwright.services.verify import Verify
-from authwright.web.endpoint import Call
+from authwright.web.endpoint import MAX_BODY, Call
 
 _KEYS = (API_KEY_PREFIX, CLIENT_KEY_PREFIX)
 
@@ -23,14 +23,17 @@ class Callers:
         self._api_keys = api_keys
         self._clock = clock
 
-    async def __call__(self, call: Call, *, scope: str | None = None) -> Principal:
+    async def __call__(self, call: Call, *, scope: str | None = None, limit: int = MAX_BODY) -> Principal:
         """Who is calling: with an access token, a user's API key or a client's key.
 
-        Raises Unauthenticated, TooManyAttempts, InvalidRequest (two credentials), InsufficientScope.
+        Raises Unauthenticated, TooManyAttempts, InvalidRequest (two credentials), InsufficientScope, and for a body
+        beyond *limit* PayloadTooLarge.
         """
         token = bearer_token(call)
         if token is None:
             raise Unauthenticated(presented=False)
+        # A client may take its time with the body, and be logged out meanwhile: the token is judged when all is here.
+        await call.whole(limit)
         if token.startswith(_KEYS):
             principal = await self._api_keys.principal(token, origin=origin_of(call), now=self._clock())
         else:

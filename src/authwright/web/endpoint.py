@@ -95,13 +95,14 @@ def _encode(content: object) -> bytes:
 class Call:
     """One request."""
 
-    __slots__ = ("_headers", "_media", "_receive", "scope")
+    __slots__ = ("_body", "_headers", "_media", "_receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self._headers: HeaderTable = scope["authwright.headers"]
         self._receive = receive
         self._media: str | None = None
+        self._body: bytes | None = None
 
     @property
     def address(self) -> str:
@@ -139,6 +140,16 @@ class Call:
 
     async def body(self, limit: int = MAX_BODY) -> bytes:
         """The body. Raises PayloadTooLarge before more than *limit* bytes are held, UnsupportedMediaType if encoded."""
+        if self._body is None:
+            self._body = await self._received(limit)
+        return self._body
+
+    async def whole(self, limit: int) -> None:
+        """Wait until the body is here, if one was announced. Raises what `body` raises."""
+        if b"content-length" in self._headers or b"transfer-encoding" in self._headers:
+            await self.body(limit)
+
+    async def _received(self, limit: int) -> bytes:
         if (self.header(b"content-encoding") or "identity").lower() != "identity":
             raise UnsupportedMediaType("An encoded body is not accepted.")
         length = self.header(b"content-length")

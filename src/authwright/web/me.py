@@ -184,8 +184,7 @@ class Me:
         principal = await self._callers.user(call)
         wanted = await call.json(NewKey)
         made = await self._api_keys.create(
-            UserId(principal.subject),
-            epoch=principal.auth_epoch,
+            principal,
             name=wanted.name,
             scope=None if wanted.scope is None else parse_scope(wanted.scope),
             days=wanted.days,

@@ -158,7 +158,7 @@ def add_samples(
 
     async def predict_batch(call: Call) -> Reply:
         """Predict up to 1,000 flowers at once."""
-        await callers(call, scope=PREDICT)
+        await callers(call, scope=PREDICT, limit=_BATCH_BODY)
         flowers = await call.json(Flowers, _BATCH_BODY)
         predictions = await predict.predict([flower.model_dump() for flower in flowers.rows])
         for each in predictions:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select
+from sqlalchemy import Text, bindparam, delete, func, insert, or_, select
 
 from authwright.domain.api_key import ApiKey
 from authwright.domain.event import Event
@@ -24,6 +24,8 @@ _held = (
     .correlate(users)
     .scalar_subquery()
 )
+# Whoever adds keys to one user at the same time comes one after the other, so that all are counted.
+_HOLD_USER = compiled(select(users.c.id).where(users.c.id == bindparam("user_id")).with_for_update())
 _ADD = compiled(
     insert(api_keys)
     .from_select(
@@ -47,7 +49,7 @@ _FIND_BY_DIGEST = compiled(
 _LIST = compiled(
     select(*_COLUMNS)
     .where(
-        or_(bindparam("user_id").is_(None), api_keys.c.user_id == bindparam("user_id")),
+        or_(bindparam("user_id", type_=Text).is_(None), api_keys.c.user_id == bindparam("user_id")),
         api_keys.c.id > bindparam("after"),
     )
     .order_by(api_keys.c.id)
@@ -55,12 +57,10 @@ _LIST = compiled(
 )
 _DELETE = compiled(
     delete(api_keys)
-    .where(
-        api_keys.c.id == bindparam("key"),
-        or_(bindparam("user_id").is_(None), api_keys.c.user_id == bindparam("user_id")),
-    )
-    .returning(*_COLUMNS)
+    .where(api_keys.c.id == bindparam("key"), api_keys.c.user_id == bindparam("user_id"))
+    .returning(api_keys.c.id)
 )
+_OWNER = compiled(select(api_keys.c.user_id).where(api_keys.c.id == bindparam("key")))
 
 
 class SqlApiKeys:
@@ -72,7 +72,8 @@ class SqlApiKeys:
     async def add(self, key: ApiKey, *, epoch: int, most: int, event: Event | None = None) -> bool:
         row = {column.name: getattr(key, column.name) for column in _COLUMNS} | {"most": most, "held_epoch": epoch}
         row["scope"], row["audiences"] = format_scope(key.scope), " ".join(key.audiences)
-        return bool(await self._database.write_together((_ADD, row), *steps_of(event), guards=1))
+        hold = (_HOLD_USER, {"user_id": key.user_id})
+        return bool(await self._database.write_together(hold, (_ADD, row), *steps_of(event), guards=2))
 
     async def find_by_digest(self, key: Digest) -> tuple[ApiKey, User] | None:
         rows = await self._database.find(_FIND_BY_DIGEST, {"key": key})
@@ -85,11 +86,15 @@ class SqlApiKeys:
         return [_api_key(row) for row in await self._database.read(_LIST, parameters)]
 
     async def delete(
-        self, key_id: ApiKeyId, *, user_id: UserId | None, ending: Ending | None = None, event: Event | None = None
-    ) -> ApiKey | None:
+        self, key_id: ApiKeyId, *, user_id: UserId, ending: Ending | None = None, event: Event | None = None
+    ) -> bool:
         step = (_DELETE, {"key": key_id, "user_id": user_id})
-        rows = await self._database.write_together(step, *client_steps(key_id, ending), *steps_of(event), guards=1)
-        return _api_key(rows[0][0]) if rows else None
+        steps = [*client_steps(key_id, user_id, ending), *steps_of(event)]
+        return bool(await self._database.write_together(step, *steps, guards=1))
+
+    async def owner(self, key_id: ApiKeyId) -> UserId | None:
+        rows = await self._database.find(_OWNER, {"key": key_id})
+        return rows[0][0] if rows else None
 
 
 def _api_key(row: Row) -> ApiKey:

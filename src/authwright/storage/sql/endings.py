@@ -5,7 +5,7 @@ So no crash and no other change comes in between: whoever reads finds the subjec
 
 from typing import Any
 
-from sqlalchemy import Table, bindparam, literal_column, select, update
+from sqlalchemy import Table, Text, bindparam, literal_column, select, update
 
 from authwright.domain.secrets import Subject
 from authwright.storage.port import Ending
@@ -41,7 +41,7 @@ def _statements(table: Table, shown: dict[str, Any]) -> tuple[Statement, Stateme
             )
             .values(**_ended)
         ),
-        append_of("subject", bindparam("subject"), epoch),
+        append_of("subject", bindparam("subject", type_=Text), epoch),
     )
 
 
@@ -49,13 +49,17 @@ _FOR_USERS = _statements(
     users, {"username": _of(users.c.username), "role": _of(users.c.role), "plan": _of(users.c.plan)}
 )
 _FOR_CLIENTS = _statements(clients, {})
-_END_SESSION = append_of("session", bindparam("session"), literal_column("0"))
+_END_SESSION = append_of("session", bindparam("session", type_=Text), literal_column("0"))
 _END_OF_CLIENT = compiled(
     update(sessions)
-    .where(sessions.c.client_id == bindparam("client"), sessions.c.revoked_at.is_(None))
+    .where(
+        sessions.c.subject == bindparam("subject"),
+        sessions.c.client_id == bindparam("client"),
+        sessions.c.revoked_at.is_(None),
+    )
     .values(**_ended)
 )
-_CLIENT_ENDED = append_of("client", bindparam("client"), literal_column("0"))
+_CLIENT_ENDED = append_of("client", bindparam("client", type_=Text), literal_column("0"))
 
 
 def _values(ending: Ending) -> dict[str, Any]:
@@ -79,9 +83,9 @@ def session_steps(session: str, ending: Ending | None) -> list[Step]:
     return [] if ending is None else [(_END_SESSION, {"session": session, **_values(ending)})]
 
 
-def client_steps(client: str, ending: Ending | None) -> list[Step]:
-    """What follows on a step that took a *client* (or API key) away: its sessions end, and tokens by their client."""
+def client_steps(client: str, subject: str, ending: Ending | None) -> list[Step]:
+    """What follows on a step that took a key of *subject* away: the sessions of this *client* end, and its tokens."""
     if ending is None:
         return []
-    values = {"client": client, **_values(ending)}
+    values = {"client": client, "subject": subject, **_values(ending)}
     return [(_END_OF_CLIENT, values), (_CLIENT_ENDED, values)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Integer, bindparam, cast, func, insert, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, func, insert, or_, select
 
 from authwright.domain.event import Event, EventKind, Outcome
 from authwright.domain.instant import Instant
@@ -17,7 +17,8 @@ _APPEND = unfailing(insert(events).values({name: bindparam(name) for name in _NA
 
 
 def _if_given(name: str, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return or_(bindparam(name).is_(None), condition)
+    kind = BigInteger if name in ("since", "until") else Text
+    return or_(bindparam(name, type_=kind).is_(None), condition)
 
 
 _LIST = compiled(
@@ -35,7 +36,7 @@ _LIST = compiled(
     .order_by(events.c.number.desc())
     .limit(bindparam("most"))
 )
-_day = cast(events.c.at, Integer).op("/")(DAY)
+_day = events.c.at.op("/")(DAY)
 _COUNT_BY_DAY = compiled(
     select(_day, events.c.kind, events.c.outcome, func.count())
     .where(events.c.at >= bindparam("since"))

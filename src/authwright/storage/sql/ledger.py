@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, cast, delete, func, insert, literal_column, or_, select
+from sqlalchemy import Text, bindparam, delete, func, insert, literal_column, or_, select
 
 from authwright.domain.instant import Instant
 from authwright.domain.revocation import Kind, Revocation
@@ -33,7 +33,7 @@ def append_of(kind: Kind, target: Any, epoch: Any) -> Statement:
         "kind": literal_column(f"'{kind}'"),
         "target": target,
         "epoch": epoch,
-        "reason": bindparam("because"),
+        "reason": bindparam("because", type_=Text),
         "at": bindparam("now", type_=revocations.c.at.type),
         "until": bindparam("until", type_=revocations.c.until.type),
     }
@@ -54,7 +54,7 @@ _SNAPSHOT = compiled(
 )
 
 
-_day = cast(revocations.c.at, Integer).op("/")(DAY)
+_day = revocations.c.at.op("/")(DAY)
 _COUNT_BY_DAY = compiled(select(_day, func.count()).where(revocations.c.at >= bindparam("since")).group_by(_day))
 _FORGET = compiled(
     delete(revocations)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import text, update
+from sqlalchemy import func, literal_column, select, text, update
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from authwright.storage.port import IncompatibleStore
@@ -19,6 +19,7 @@ _TO_VERSION_2 = compiled(
 # An index that also tells clients apart stands in its place.
 _DROP_SESSIONS_LIVE = compiled(text("DROP INDEX IF EXISTS sessions_live"))
 _ADD_REQUEST_ID = compiled(text("ALTER TABLE sessions ADD COLUMN request_id TEXT NOT NULL DEFAULT ''"))
+_ONE_AT_A_TIME = compiled(select(func.pg_advisory_xact_lock(literal_column("4711"))))
 _SESSION_OPENED = compiled(text(SESSION_OPENED))
 
 
@@ -33,6 +34,13 @@ async def prepare_sqlite(database: Database, known: SqlFacts) -> None:
         version = await known.read("schema_version")
     _require_known(version)
     await database.write(_SESSION_OPENED, {})
+
+
+async def prepare_postgres(database: Database, known: SqlFacts) -> None:
+    """Make the schema. Raises IncompatibleStore, StoreUnavailable."""
+    # Of several processes that start at once one makes the tables, and the others wait for it.
+    await database.write_together((_ONE_AT_A_TIME, {}), *_tables())
+    _require_known(await known.establish("schema_version", str(SCHEMA_VERSION)))
 
 
 def _require_known(version: str | None) -> None:

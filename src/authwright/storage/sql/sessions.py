@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Select,
+    Text,
     and_,
     bindparam,
     case,
@@ -27,7 +29,7 @@ from authwright.storage.port import Ended, Ending, Opened, Passed
 from authwright.storage.sql.endings import session_steps
 from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.statements import Database, Row, Statement, compiled
-from authwright.storage.sql.tables import api_keys, clients, sessions, users
+from authwright.storage.sql.tables import api_keys, clients, events, sessions, users
 from authwright.storage.sql.throttles import passed_steps
 
 # Rows in one transaction, so that none keeps the others waiting.
@@ -44,8 +46,36 @@ _live = (
 )
 
 
-def _insert_for(source: Select[Any], *answer: Any) -> Statement:
-    return compiled(insert(sessions).from_select([*_NAMES, "others"], source).returning(*answer, sessions.c.others))
+# What is recorded of a session that was opened. SQLite has a trigger for it, which says the same.
+_RECORDED: dict[str, Any] = {
+    "at": "created_at",
+    "actor": "subject",
+    "subject": "subject",
+    "client_id": "client_id",
+    "session_id": "id",
+    "address": "address",
+    "user_agent": "user_agent",
+    "request_id": "request_id",
+    "detail": "methods",
+}
+
+
+def _insert_for(source: Select[Any], *guards: Any, answer: Sequence[Any] = ()) -> Statement:
+    """A statement that inserts what *source* selects, if the rows of the tables *guards* are there.
+
+    Where others write meanwhile, these rows are locked until the session is there: a change of them comes before and
+    is seen, or after and sees the session.
+    """
+    columns = [*_NAMES, "others"]
+    locked = source.with_for_update(read=True, of=guards)
+    opened = insert(sessions).from_select(columns, locked).returning(sessions).cte("opened")
+    fixed: dict[str, Any] = {"kind": literal_column("'login'"), "outcome": literal_column("'success'")}
+    shown = [*fixed.values(), *(opened.c[name] for name in _RECORDED.values())]
+    recorded = insert(events).from_select([*fixed, *_RECORDED], select(*shown)).cte("recorded")
+    return compiled(
+        insert(sessions).from_select(columns, source).returning(*answer, sessions.c.others),
+        postgres=select(*(opened.c[column.name] for column in answer), opened.c.others).add_cte(recorded),
+    )
 
 
 def _given(*without: str) -> dict[str, Any]:
@@ -66,17 +96,19 @@ def _others_of(subject: Any, client: Any) -> Any:
     )
 
 
-def _open_for(table: Any, *conditions: Any) -> Statement:
+def _open_for(table: Any, *others: Any, conditions: Sequence[Any] = ()) -> Statement:
     # The subject's row is the guard: no row with this epoch that is active, no session.
     return _insert_for(
         select(*_given().values(), _others_of(table.c.id, bindparam("client_id")))
-        .select_from(table)
+        .select_from(table, *others)
         .where(
             table.c.id == bindparam("subject"),
             table.c.auth_epoch == bindparam("auth_epoch"),
             table.c.status == "active",
             *conditions,
-        )
+        ),
+        table,
+        *others,
     )
 
 
@@ -84,7 +116,8 @@ _OPEN_FOR_USER = _open_for(users)
 _OPEN_FOR_CLIENT = _open_for(clients)
 _OPEN_WITH_API_KEY = _open_for(
     users,
-    exists().where(
+    api_keys,
+    conditions=(
         api_keys.c.id == bindparam("client_id"),
         api_keys.c.user_id == users.c.id,
         api_keys.c.expires_at > bindparam("created_at"),
@@ -108,20 +141,21 @@ _OPEN_WITH_KEY = _insert_for(
     )
     .select_from(clients)
     .where(clients.c.key_digest == bindparam("key"), clients.c.status == "active"),
-    *(sessions.c[name] for name in _from_client),
+    clients,
+    answer=[sessions.c[name] for name in _from_client],
 )
 
 _FROM_CLIENT = [_NAMES.index(name) for name in _from_client]
 
 _FIND = compiled(select(*_COLUMNS).where(sessions.c.id == bindparam("session")))
-_idle: Any = bindparam("idle")
+_idle: Any = bindparam("idle", type_=BigInteger)
 _ROTATE = compiled(
     update(sessions)
     .where(
         sessions.c.id == bindparam("session"),
         sessions.c.generation == bindparam("presented_generation"),
         sessions.c.secret_digest == bindparam("presented"),
-        or_(bindparam("client").is_(None), sessions.c.client_id == bindparam("client")),
+        or_(bindparam("client", type_=Text).is_(None), sessions.c.client_id == bindparam("client")),
         sessions.c.revoked_at.is_(None),
         sessions.c.idle_expires_at > bindparam("now"),
     )

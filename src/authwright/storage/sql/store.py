@@ -10,7 +10,7 @@ from authwright.storage.sql.events import SqlEvents
 from authwright.storage.sql.facts import SqlFacts
 from authwright.storage.sql.keys import SqlKeys
 from authwright.storage.sql.ledger import SqlLedger
-from authwright.storage.sql.schema import prepare_sqlite
+from authwright.storage.sql.schema import prepare_postgres, prepare_sqlite
 from authwright.storage.sql.sessions import SqlSessions
 from authwright.storage.sql.sqlite import SqliteDatabase
 from authwright.storage.sql.statements import Database
@@ -54,3 +54,11 @@ class SqlStore:
 def sqlite_store(path: Path | None) -> SqlStore:
     """SQLite in the file *path*, or in memory (None) for this object alone."""
     return SqlStore(SqliteDatabase(path), prepare_sqlite)
+
+
+def postgres_store(url: str) -> SqlStore:
+    """The PostgreSQL database that *url* names."""
+    # Loaded where it is used: the driver is an extra.
+    from authwright.storage.sql.postgres import PostgresDatabase
+
+    return SqlStore(PostgresDatabase(url), prepare_postgres)

@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Select, bindparam, case, delete, func, literal_column, select, update
+from sqlalchemy import BigInteger, Integer, Select, bindparam, case, cast, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from authwright.domain.instant import MICROSECONDS, Instant, after
 from authwright.domain.throttle import MOST_SECONDS, Backoff, Bucket
 from authwright.storage.port import Passed
-from authwright.storage.sql.statements import Database, Step, compiled, unfailing
+from authwright.storage.sql.statements import Database, Step, compiled, least, unfailing
 from authwright.storage.sql.tables import familiar, throttles
 
 _again = case((throttles.c.counted_at < bindparam("remembered"), 0), else_=throttles.c.failures) + 1
-_over = func.min(_again - bindparam("free"), 20)
+_free = bindparam("free", type_=BigInteger)
+_now = bindparam("now", type_=BigInteger)
+_over = cast(least(_again - _free, 20), Integer)
 _seconds = case(
-    (_again < bindparam("free"), 0),
-    else_=func.min(MOST_SECONDS, literal_column("1").op("<<")(_over)),
+    (_again < _free, 0),
+    else_=least(MOST_SECONDS, cast(1, BigInteger).op("<<", return_type=BigInteger())(_over)),
 )
 # A bucket that is closed is left as it is, and answers nothing: the attempt was neither let in nor counted.
 _ADMIT = compiled(
@@ -23,15 +25,15 @@ _ADMIT = compiled(
     .values(
         bucket=bindparam("bucket"),
         failures=1,
-        counted_at=bindparam("now"),
-        closed_until=bindparam("now") + bindparam("first") * MICROSECONDS,
+        counted_at=_now,
+        closed_until=_now + bindparam("first", type_=BigInteger) * MICROSECONDS,
     )
     .on_conflict_do_update(
         index_elements=["bucket"],
         set_={
             "failures": _again,
-            "counted_at": bindparam("now"),
-            "closed_until": bindparam("now") + _seconds * MICROSECONDS,
+            "counted_at": _now,
+            "closed_until": _now + _seconds * MICROSECONDS,
         },
         where=throttles.c.closed_until <= bindparam("now"),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, null, or_, select, tuple_, update
+from sqlalchemy import BigInteger, Text, bindparam, delete, func, insert, null, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from authwright.domain.event import Event
@@ -14,7 +14,7 @@ from authwright.domain.user import User
 from authwright.storage.port import Ending, NameDigest, NameTaken, UserFilter
 from authwright.storage.sql.endings import subject_steps
 from authwright.storage.sql.events import steps_of
-from authwright.storage.sql.statements import Conflict, Database, Row, Step, compiled
+from authwright.storage.sql.statements import Conflict, Database, Row, Step, compiled, position
 from authwright.storage.sql.tables import api_keys, names, reset_tokens, users
 
 USER_COLUMNS = [column for column in users.c if column.name != "password_format"]
@@ -26,19 +26,20 @@ _FIND = compiled(select(*USER_COLUMNS).where(users.c.id == bindparam("user_id"))
 _FIND_BY_NAME = compiled(
     select(*USER_COLUMNS).join(names, names.c.user_id == users.c.id).where(names.c.digest == bindparam("digest"))
 )
-_search: Any = bindparam("search")
+_search: Any = bindparam("search", type_=Text)
 _CREATED_AT = compiled(select(users.c.created_at).where(users.c.id == bindparam("user_id")))
 _LIST = compiled(
     select(*USER_COLUMNS)
     .where(
-        tuple_(users.c.created_at, users.c.id) > tuple_(bindparam("created_at"), bindparam("after")),
-        or_(bindparam("role").is_(None), users.c.role == bindparam("role")),
-        or_(bindparam("plan").is_(None), users.c.plan == bindparam("plan")),
-        or_(bindparam("status").is_(None), users.c.status == bindparam("status")),
+        tuple_(users.c.created_at, users.c.id)
+        > tuple_(bindparam("created_at", type_=BigInteger), bindparam("after", type_=Text)),
+        or_(bindparam("role", type_=Text).is_(None), users.c.role == bindparam("role")),
+        or_(bindparam("plan", type_=Text).is_(None), users.c.plan == bindparam("plan")),
+        or_(bindparam("status", type_=Text).is_(None), users.c.status == bindparam("status")),
         or_(
             _search.is_(None),
-            func.instr(func.lower(func.coalesce(users.c.username, "")), func.lower(_search)) > 0,
-            func.instr(func.lower(func.coalesce(users.c.email, "")), func.lower(_search)) > 0,
+            position(func.lower(func.coalesce(users.c.username, "")), func.lower(_search)) > 0,
+            position(func.lower(func.coalesce(users.c.email, "")), func.lower(_search)) > 0,
         ),
     )
     .order_by(users.c.created_at, users.c.id)
@@ -66,7 +67,7 @@ _RELEASE = compiled(
 # The guard of a deletion; what refers to the user goes before the user itself.
 _HOLD = compiled(
     update(users)
-    .where(users.c.id == bindparam("user_id"))
+    .where(users.c.id == bindparam("user_id"), users.c.auth_epoch == bindparam("epoch"))
     .values(status="disabled", auth_epoch=users.c.auth_epoch + 1)
     .returning(users.c.auth_epoch)
 )
@@ -233,8 +234,10 @@ class SqlUsers:
         except Conflict:
             raise NameTaken from None
 
-    async def delete(self, user_id: UserId, *, ending: Ending | None = None, event: Event | None = None) -> bool:
-        whose = {"owner": user_id, "user_id": user_id}
+    async def delete(
+        self, user_id: UserId, *, epoch: int, ending: Ending | None = None, event: Event | None = None
+    ) -> bool:
+        whose = {"owner": user_id, "user_id": user_id, "epoch": epoch}
         statements = (_RESERVE_NAMES, _DELETE_API_KEYS, _DELETE_RESET, _DELETE)
         steps = [*subject_steps(user_id, ending), *((statement, whose) for statement in statements)]
         return bool(await self._database.write_together((_HOLD, whose), *steps, *steps_of(event), guards=1))

@@ -1,0 +1,163 @@
+"""PostgreSQL through asyncpg: a bounded pool, statements prepared once a connection, failures with a name.
+
+One statement is its own transaction and one round trip; several are a transaction of READ COMMITTED, in which each sees
+what was committed before it began. What lost against a concurrent transaction is tried again, a bounded number of
+times; that also makes databases usable that speak the same protocol and are serializable only.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from authwright.storage.port import StoreUnavailable
+from authwright.storage.sql.statements import Conflict, Parameters, Row, Statement, Step
+
+CONNECT_SECONDS: Final = 2.0
+STATEMENT_SECONDS: Final = 5.0
+REPORT_SECONDS: Final = 60.0
+# How long nobody else waits for a server that could not be reached.
+DOWN_SECONDS: Final = 0.5
+TRIES: Final = 60
+
+# Rows that get the number after the newest: who was second tries the next one.
+_NUMBERED: Final = frozenset({"revocations_pkey"})
+_LOST_A_RACE: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_CANNOT_WRITE: Final = (asyncpg.ReadOnlySQLTransactionError, asyncpg.CannotConnectNowError)
+
+T = TypeVar("T")
+
+
+class _Unguarded(Exception):
+    """A step that had to return a row did not."""
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # the library is not typed
+    """A connection that goes back to the pool as it is: nothing here changes its state beyond a transaction."""
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class PostgresDatabase:
+    """The database that *url* names, over at most *connections* connections."""
+
+    def __init__(self, url: str, *, connections: int = 10) -> None:
+        # The driver is ours to choose, and other tools write it into the URL.
+        self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+        self._connections = connections
+        self._pool: Any = None
+        self._down_until = 0.0
+
+    async def open(self) -> None:
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=1,
+                max_size=self._connections,
+                connection_class=_Connection,
+                timeout=CONNECT_SECONDS,
+                command_timeout=STATEMENT_SECONDS,
+                # Of several servers the one that takes writes, whichever that is at the moment.
+                target_session_attrs="read-write",
+                server_settings={"application_name": "authwright"},
+            )
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
+            raise StoreUnavailable(f"cannot connect to PostgreSQL: {_told(error)}") from None
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                async with asyncio.timeout(STATEMENT_SECONDS):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+    async def write(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        text = statement.postgres
+        values = text.values(parameters)
+        return await self._run(lambda connection: _fetch(connection, text.sql, values))
+
+    async def write_together(self, *steps: Step, guards: int = 0, patient: bool = False) -> list[list[Row]]:
+        taken = [(statement.postgres.sql, statement.postgres.values(values)) for statement, values in steps]
+
+        async def all_of_them(connection: Any) -> list[list[Row]]:
+            answers: list[list[Row]] = []
+            async with connection.transaction():
+                for sql, values in taken:
+                    answers.append(await _fetch(connection, sql, values))
+                    if len(answers) <= guards and not answers[-1]:
+                        raise _Unguarded
+            return answers
+
+        if len(taken) == 1:
+            rows = await self._run(lambda connection: _fetch(connection, *taken[0]))
+            return [rows] if rows or not guards else []
+        try:
+            return await self._run(all_of_them)
+        except _Unguarded:
+            return []
+
+    async def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        text = statement.postgres
+        values = text.values(parameters)
+        return await self._run(lambda connection: _fetch(connection, text.sql, values), again=True)
+
+    async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        return await self.find(statement, parameters)
+
+    async def report(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        text = statement.postgres
+        values = text.values(parameters)
+        return await self._run(lambda connection: _fetch(connection, text.sql, values, REPORT_SECONDS))
+
+    async def _run(self, work: Callable[[Any], Awaitable[T]], *, again: bool = False) -> T:
+        """What *work* answers on a connection. *again*: it may be done twice, where a connection was lost."""
+        if self._pool is None:
+            raise StoreUnavailable("the store is closed")
+        if time.monotonic() < self._down_until:
+            raise StoreUnavailable("PostgreSQL could not be reached just now")
+        for attempt in range(TRIES):
+            try:
+                async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                    return await work(connection)
+            except asyncpg.UniqueViolationError as error:
+                if error.constraint_name not in _NUMBERED:
+                    raise Conflict(error.constraint_name) from None
+            except asyncpg.IntegrityConstraintViolationError as error:
+                raise Conflict(error.constraint_name) from None
+            except _LOST_A_RACE:
+                pass
+            except _CANNOT_WRITE as error:
+                # Another server may be the one that takes writes now.
+                await self._pool.expire_connections()
+                raise StoreUnavailable(_told(error)) from None
+            except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                if again and attempt == 0 and not isinstance(error, TimeoutError):
+                    continue
+                self._down_until = time.monotonic() + DOWN_SECONDS
+                raise StoreUnavailable(_told(error)) from None
+            except asyncpg.DataError as error:
+                # A value that cannot be stored: its caller's mistake alone.
+                raise error.__cause__ or ValueError(_told(error)) from None
+            except asyncpg.PostgresError as error:
+                raise StoreUnavailable(_told(error)) from None
+            # Apart by chance, so that they do not meet again; nothing is guarded by it.
+            await asyncio.sleep(random.uniform(0, 0.002 * min(attempt + 1, 10)))  # noqa: S311
+        raise StoreUnavailable("too many concurrent changes")
+
+
+async def _fetch(connection: Any, sql: str, values: tuple[Any, ...], seconds: float | None = None) -> list[Row]:
+    return [tuple(row) for row in await connection.fetch(sql, *values, timeout=seconds)]
+
+
+def _told(error: Exception) -> str:
+    """What may be said of *error*: its kind, and never a value of a statement or of the URL."""
+    return f"{type(error).__name__}"
