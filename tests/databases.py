@@ -15,9 +15,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from authwright.storage.sql import SqlStore, postgres_store, sqlite_store
+from issued import ISSUED
 from processes import free_port
 
 _NOBODY = 65534
+
+
+def store_at(url: str) -> SqlStore:
+    """The store that *url* names."""
+    return sqlite_store(Path(url.removeprefix("sqlite:///"))) if url.startswith("sqlite:") else postgres_store(url)
 
 
 @contextmanager
@@ -27,30 +34,58 @@ def postgres() -> Iterator[str]:
     if given:
         yield given
         return
-    with _folder() as top:
-        binaries, data = _copied_postgres(top), top / "data"
-        who = _somebody_else(data)
-        command = [binaries / "initdb", "-D", data, "-U", "authwright", "--auth=trust", "--no-sync", "-E", "UTF8"]
-        subprocess.run([*command, "--locale=C"], check=True, capture_output=True, cwd="/", **who)
-        port = free_port()
+    with own_postgres() as server:
+        yield server.url
+
+
+class PostgresServer:
+    """A server in the folder *top*, which can be killed and started again."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self._binaries, self._data = _copied_postgres(top), top / "data"
+        self._who = _somebody_else(self._data)
+        self._port = free_port()
+        self.url = f"postgresql://authwright@127.0.0.1:{self._port}/postgres"
+        command = [self._binaries / "initdb", "-D", self._data, "-U", "authwright", "--auth=trust", "--no-sync"]
+        command += ["-E", "UTF8", "--locale=C"]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", **self._who)
+        self.start()
+
+    def start(self) -> None:
         options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=300"]
-        command = [
-            binaries / "postgres",
-            "-D",
-            data,
-            "-p",
-            str(port),
-            *(part for each in options for part in ("-c", each)),
-        ]
-        with (top / "postgres.out").open("w") as out:
-            server = subprocess.Popen(command, stdout=out, stderr=out, cwd="/", **who)
-        url = f"postgresql://authwright@127.0.0.1:{port}/postgres"
+        command = [self._binaries / "postgres", "-D", self._data, "-p", str(self._port)]
+        for each in options:
+            command += ["-c", each]
+        out = self._top / "postgres.out"
+        with out.open("a") as written:
+            self._server = subprocess.Popen(command, stdout=written, stderr=written, cwd="/", **self._who)
+        ready = [self._binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(self._port)]
+        deadline = time.monotonic() + 30
+        while subprocess.run(ready, check=False, capture_output=True).returncode != 0:
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(out.read_text())
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it as a power cut would; its children notice and end, too."""
+        self._server.kill()
+        self._server.wait()
+
+    def stop(self) -> None:
+        self._server.terminate()
+        self._server.wait()
+
+
+@contextmanager
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that nobody else uses."""
+    with _folder() as top:
+        server = PostgresServer(top)
         try:
-            _wait(server, [binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], top / "postgres.out")
-            yield url
+            yield server
         finally:
-            server.terminate()
-            server.wait()
+            server.stop()
 
 
 async def new_postgres_database(server: str) -> str:
@@ -63,6 +98,13 @@ async def new_postgres_database(server: str) -> str:
 
 
 async def drop_postgres_database(server: str, url: str) -> None:
+    """Drop it, after a search for secrets in all its tables."""
+    connection = await asyncpg.connect(url)
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    for (table,) in tables:
+        rows = await connection.fetch(f'SELECT "{table}"::text FROM "{table}"')
+        ISSUED.search("\n".join(row[0] for row in rows).encode(), f"the table {table}")
+    await connection.close()
     connection = await asyncpg.connect(server)
     await connection.execute(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
     await connection.close()
@@ -99,11 +141,3 @@ def _somebody_else(data: Path) -> dict[str, Any]:
         return {}
     os.chown(data, _NOBODY, _NOBODY)
     return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
-
-
-def _wait(server: subprocess.Popen[bytes], ready: list[Any], out: Path) -> None:
-    deadline = time.monotonic() + 30
-    while subprocess.run(ready, check=False, capture_output=True).returncode != 0:
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(out.read_text())
-        time.sleep(0.05)

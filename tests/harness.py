@@ -120,7 +120,7 @@ async def open_service(
         hooks = {"response": [_note]}
         async with httpx2.AsyncClient(transport=transport, base_url=server.settings.issuer, event_hooks=hooks) as http:
             yield Service(server, app, http, clock)
-        if server.settings.database_path is None:
+        if server.settings.is_sqlite and server.settings.database_path is None:
             # Files are searched at the end of the run; this database ends here.
             connection = server.store._database._opened().writer._connection
             ISSUED.search(connection.serialize(), "a database in memory")

@@ -55,9 +55,9 @@ from authwright.services.usage import Usage
 from authwright.services.users import Users
 from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
-from authwright.storage.counter import CounterPage
+from authwright.storage.counter import CounterPage, shared_page
 from authwright.storage.port import IncompatibleStore, StoreUnavailable
-from authwright.storage.sql import sqlite_store
+from authwright.storage.sql import SqlStore, postgres_store, sqlite_store
 from authwright.storage.sql.copy import copy_database
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
 from authwright.web.admin import AdminRoutes, add_admin
@@ -109,11 +109,8 @@ class Server:
         self.is_open = False
         self.plans = _plans(settings)
         self.metrics = Metrics()
-        path = settings.database_path
-        _make_private_folder(settings, path)
-        self.store = sqlite_store(path)
-        self.counter = CounterPage(path and path.with_name(f"{path.name}.counter"))
-        secret = settings.secret_key or _development_secret(settings, path)
+        self.store, self.counter = _store_of(settings)
+        secret = settings.secret_key or _development_secret(settings)
         leeway, matters = settings.leeway_seconds, MAX_ACCESS_TOKEN_SECONDS + settings.leeway_seconds
         self.keyring = Keyring(
             self.store,
@@ -229,7 +226,7 @@ class Server:
             draft = Path(folder) / "restored.db"
             await asyncio.to_thread(copy_database, source, draft)
             url = f"sqlite:///{draft.resolve()}"
-            secret = self.settings.secret_key or _development_secret(self.settings, target)
+            secret = self.settings.secret_key or _development_secret(self.settings)
             settings = replace(self.settings, database_url=url, secret_key=secret)
             restored = Server(settings, clock=self.clock)
             await restored.open()
@@ -242,6 +239,8 @@ class Server:
         return ended
 
     def _database_file(self) -> Path:
+        if not self.settings.is_sqlite:
+            raise StoreUnavailable("PostgreSQL is copied with its own tools, as pg_dump")
         path = self.settings.database_path
         if path is None:
             raise StoreUnavailable("a store in memory cannot be copied")
@@ -419,12 +418,23 @@ def from_environment() -> FastAPI:
     return create_app(load_settings(as_mode(os.environ.get("AUTHWRIGHT_MODE", "serve"))))
 
 
-def _make_private_folder(settings: Settings, path: Path | None) -> None:
-    if path is None or path.parent != settings.data_path:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _store_of(settings: Settings) -> tuple[SqlStore, CounterPage]:
+    """The store, and the counter that all processes of this machine share which use it."""
+    if not settings.is_sqlite:
+        store = postgres_store(settings.database_url, connections=settings.database_connections)
+        return store, CounterPage(shared_page(settings.database_name))
+    path = settings.database_path
+    if path is None:
+        return sqlite_store(None), CounterPage(None)
+    if path.parent == settings.data_path:
+        _make_private_folder(settings)
+    return sqlite_store(path), CounterPage(path.with_name(f"{path.name}.counter"))
+
+
+def _make_private_folder(settings: Settings) -> None:
+    settings.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if settings.is_dev:
-        path.parent.chmod(0o700)
+        settings.data_path.chmod(0o700)
 
 
 def _plans(settings: Settings) -> Plans:
@@ -440,13 +450,18 @@ def _plans(settings: Settings) -> Plans:
     raise SettingsError([f"The file that AUTHWRIGHT_PLANS names {problem}."])
 
 
-def _development_secret(settings: Settings, path: Path | None) -> str:
-    """The secret that dev made for this folder at the first start."""
+def _development_secret(settings: Settings) -> str:
+    """The secret that dev made at the first start, beside its database or in the data folder."""
     if not settings.is_dev:
         raise SettingsError(["SECRET_KEY is required; `authwright init` writes one to .env."])
-    if path is None:
-        return new_secret_key()
-    file = path.with_name("secret_key")
+    folder = settings.data_path
+    if settings.is_sqlite:
+        if settings.database_path is None:
+            return new_secret_key()
+        folder = settings.database_path.parent
+    else:
+        _make_private_folder(settings)
+    file = folder / "secret_key"
     if not file.exists():
         _write_once(file, new_secret_key())
     file.chmod(0o600)

@@ -6,6 +6,7 @@ from the same names in `.env`; the environment beats `.env`. There is no module-
 different settings run in one process.
 """
 
+import importlib.util
 import ipaddress
 import os
 import re
@@ -91,7 +92,14 @@ class Settings:
         "FORWARDED_ALLOW_IPS",
     )
     database_url: str = _setting(
-        "", _text, "Where to store: `sqlite:///relative.db`, `sqlite:////absolute.db`.", "DATABASE_URL"
+        "",
+        _text,
+        "Where to store: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user:password@host/database`.",
+        "DATABASE_URL",
+        secret=True,
+    )
+    database_connections: int = _setting(
+        10, _number(1, 1000), "Connections of each worker to a database server, at most."
     )
     data: str = _setting(
         "", _text, "Folder for what belongs to this machine. Default: authwright-data (dev: .authwright)."
@@ -194,6 +202,19 @@ class Settings:
         return Path(self.data or (".authwright" if self.is_dev else "authwright-data"))
 
     @property
+    def is_sqlite(self) -> bool:
+        """Whether the store is SQLite; otherwise it is PostgreSQL."""
+        return self.database_url.partition("://")[0].partition("+")[0] not in ("postgresql", "postgres")
+
+    @property
+    def database_name(self) -> str:
+        """What the store is called where people read it: never with a password."""
+        if self.is_sqlite:
+            return str(self.database_path or "a database in memory")
+        parts = urlsplit(self.database_url)
+        return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
     def database_path(self) -> Path | None:
         """The SQLite file, or None for a database in memory. Raises ValueError if the URL is not SQLite's."""
         if not self.database_url:
@@ -262,7 +283,7 @@ def load_settings(
         problems.append(
             "DATABASE_URL and MONGO_URI are both set; keep one."
             if both
-            else "MONGO_URI is set, but this version stores in SQLite only; use DATABASE_URL=sqlite:///..."
+            else "MONGO_URI is set, but this version has no MongoDB yet; use DATABASE_URL."
         )
     chosen |= {name: value for name, value in overrides.items() if value is not None}
     settings = _with_issuer(Settings.dev(**chosen) if mode == "dev" else Settings(**chosen))
@@ -344,10 +365,12 @@ def _issuer_problems(settings: Settings) -> list[str]:
 
 
 def _database_problems(settings: Settings) -> list[str]:
+    if not settings.is_sqlite:
+        return _postgres_problems(settings)
     try:
         path = settings.database_path
     except ValueError:
-        return ["DATABASE_URL must be a sqlite:/// URL in this version."]
+        return ["DATABASE_URL must be a sqlite:/// or postgresql:// URL in this version."]
     if path is None:
         return [] if settings.is_dev else ["DATABASE_URL names a database in memory; all would be lost at the end."]
     if settings.database_url and not path.parent.is_dir():
@@ -406,6 +429,15 @@ def secret_key_problem(text: str) -> str | None:
 def new_secret_key() -> str:
     """32 random bytes as 43 characters of base64url."""
     return secrets.token_urlsafe(32)
+
+
+def _postgres_problems(settings: Settings) -> list[str]:
+    parts = urlsplit(settings.database_url)
+    if len(parts.path) < 2 or (not parts.netloc and "host=" not in parts.query):
+        return ["DATABASE_URL names no PostgreSQL server and database: postgresql://user:password@host/database."]
+    if importlib.util.find_spec("asyncpg") is None:
+        return ["DATABASE_URL is PostgreSQL; install its driver: pip install 'authwright[server,postgres]'."]
+    return []
 
 
 @lru_cache(maxsize=256)

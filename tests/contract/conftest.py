@@ -6,18 +6,17 @@ from pathlib import Path
 import pytest
 
 from authwright.storage.port import Store
-from authwright.storage.sql import postgres_store, sqlite_store
-from databases import drop_postgres_database, new_postgres_database
+from authwright.storage.sql import sqlite_store
+from databases import drop_postgres_database, new_postgres_database, store_at
 
 
 @pytest.fixture(params=["sqlite-memory", "sqlite-file", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    url = f"sqlite:///{tmp_path}/store.db"
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres_server")
         url = await new_postgres_database(server)
-        opened = postgres_store(url)
-    else:
-        opened = sqlite_store(None if request.param == "sqlite-memory" else tmp_path / "store.db")
+    opened = sqlite_store(None) if request.param == "sqlite-memory" else store_at(url)
     await opened.open()
     yield opened
     await opened.close()

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from authwright.storage.counter import CounterPage
-from authwright.storage.sql import sqlite_store
+from databases import drop_postgres_database, new_postgres_database, store_at
 
 HERE = Path(__file__).parents[1]
 PROCESSES = 4
@@ -20,10 +21,10 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from records import *
 from authwright.storage.port import NameTaken
-from authwright.storage.sql import sqlite_store
+from databases import store_at
 
 async def main():
-    store = sqlite_store(Path({path!r}))
+    store = store_at({url!r})
     await store.open()
     print("ready", flush=True)
     sys.stdin.readline()
@@ -35,9 +36,9 @@ asyncio.run(main())
 """
 
 
-def race(path: Path, work: str) -> list[Any]:
+def race(url: str, work: str) -> list[Any]:
     """What *work* returned in each of several processes that began together."""
-    script = WORK.format(tests=str(HERE), path=str(path), work=work)
+    script = WORK.format(tests=str(HERE), url=url, work=work)
     running = [
         subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(PROCESSES)
@@ -57,14 +58,21 @@ def race(path: Path, work: str) -> list[Any]:
                 each.kill()
 
 
-@pytest.fixture
-async def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.db"
+@pytest.fixture(params=["sqlite-file", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """A store that outlives a process."""
+    if request.param == "sqlite-file":
+        yield f"sqlite:///{tmp_path}/store.db"
+    else:
+        server = request.getfixturevalue("postgres_server")
+        made = await new_postgres_database(server)
+        yield made
+        await drop_postgres_database(server, made)
 
 
-async def test_one_registration_of_a_name_wins(path: Path) -> None:
+async def test_one_registration_of_a_name_wins(url: str) -> None:
     outcomes = race(
-        path,
+        url,
         """
 async def work(store):
     async def attempt(n):
@@ -79,8 +87,8 @@ async def work(store):
     assert [sum(wins) for wins in zip(*outcomes, strict=True)] == [1] * 25
 
 
-async def test_one_rotation_of_a_secret_wins(path: Path) -> None:
-    store = sqlite_store(path)
+async def test_one_rotation_of_a_secret_wins(url: str) -> None:
+    store = store_at(url)
     await store.open()
     from records import name, session, user
 
@@ -90,7 +98,7 @@ async def test_one_rotation_of_a_secret_wins(path: Path) -> None:
     assert await store.sessions.open(made)
     await store.close()
     outcomes = race(
-        path,
+        url,
         f"""
 async def work(store):
     wins = []
@@ -109,9 +117,9 @@ from authwright.domain.instant import after
     assert [sum(wins) for wins in zip(*outcomes, strict=True)] == [1] * 25
 
 
-async def test_the_ledger_has_no_gap_and_each_process_sees_none(path: Path) -> None:
+async def test_the_ledger_has_no_gap_and_each_process_sees_none(url: str) -> None:
     outcomes = race(
-        path,
+        url,
         f"""
 async def work(store):
     numbers, seen = [], 0
@@ -132,14 +140,14 @@ async def work(store):
     assert numbers == list(range(1, 40 * PROCESSES + 1))
 
 
-async def test_processes_that_start_at_once_end_with_one_set_of_keys(path: Path) -> None:
+async def test_processes_that_start_at_once_end_with_one_set_of_keys(url: str, tmp_path: Path) -> None:
     outcomes = race(
-        path,
+        url,
         f"""
 from authwright.services.keys import Keyring, KeyWrap
 from authwright.storage.counter import CounterPage
 async def work(store):
-    ring = Keyring(store, CounterPage(Path({str(path)!r} + ".counter")), issuer="https://a.example", alg="ES256",
+    ring = Keyring(store, CounterPage(Path({str(tmp_path / "counter")!r})), issuer="https://a.example", alg="ES256",
         wrap=KeyWrap("s" * 43), keep=100, adopt=False)
     await ring.load(NOW)
     return [ring.jwks(NOW), ring.name_digest("ada").hex(), ring.refresh_tokens._current.hex()]
@@ -153,7 +161,7 @@ async def test_the_counter_page_counts_every_raise_and_shows_it_at_once(tmp_path
     path = tmp_path / "page"
     page = CounterPage(path)
     outcomes = race(
-        tmp_path / "store.db",
+        f"sqlite:///{tmp_path}/store.db",
         f"""
 from authwright.storage.counter import CounterPage
 async def work(store):

@@ -55,6 +55,8 @@ REFUSALS = {
     "issuer not ASCII": ({"AUTHWRIGHT_ISSUER": "https://aüth.example.com"}, "ASCII"),
     "issuer no URL": ({"AUTHWRIGHT_ISSUER": "auth"}, "URL"),
     "database": ({"DATABASE_URL": "mysql://x"}, "sqlite:///"),
+    "no database on the server": ({"DATABASE_URL": "postgresql://ada:secret@db.example.com"}, "server and database"),
+    "no server": ({"DATABASE_URL": "postgres:///authwright"}, "server and database"),
     "database host": ({"DATABASE_URL": "sqlite://host/x.db"}, "sqlite:///"),
     "memory": ({"DATABASE_URL": "sqlite://"}, "in memory"),
     "missing folder": ({"DATABASE_URL": "sqlite:////nowhere/at/all/x.db"}, "not a folder"),
@@ -234,3 +236,11 @@ def test_settings_are_one_frozen_value() -> None:
         Settings().port = 1  # type: ignore[misc]
     with pytest.raises(SettingsError):
         check_settings(Settings(host="0.0.0.0"))
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
+def test_a_database_is_named_without_its_password(scheme: str) -> None:
+    settings = serve(DATABASE_URL=f"{scheme}://ada:opensesame@db1:5432,db2/authwright?sslmode=require")
+    assert not settings.is_sqlite
+    assert settings.database_name == "postgresql://db1:5432,db2/authwright"
+    assert "opensesame" not in repr(settings)

@@ -97,7 +97,7 @@ def serve(
         port=settings.port,
         workers=settings.workers,
         issuer=settings.issuer,
-        store=str(settings.database_path),
+        store=settings.database_name,
     )
     if settings.workers == 1:
         from authwright.app import create_app

@@ -63,7 +63,7 @@ def store_mode() -> Mode:
 
 def remember_dev_port(settings: Settings) -> None:
     """Note where dev runs, for commands that work on its store: the port is part of its issuer."""
-    if settings.database_path is not None:
+    if not settings.is_sqlite or settings.database_path is not None:
         settings.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
         (settings.data_path / "port").write_text(str(settings.port), encoding="ascii")
 
@@ -82,7 +82,7 @@ def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:
     """Open the store, say which, do *work*, close it; refusals become a sentence and exit status 1."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     settings = _store_settings()
-    print(f"Store: {settings.database_path} (authwright {settings.mode})", file=sys.stderr)
+    print(f"Store: {settings.database_name} (authwright {settings.mode})", file=sys.stderr)
 
     async def run() -> T:
         from authwright.app import Server

@@ -5,9 +5,26 @@ A look is a memory read, so every request can afford it.
 """
 
 import fcntl
+import hashlib
 import mmap
 import os
+import stat
+import tempfile
 from pathlib import Path
+
+
+def shared_page(store: str) -> Path:
+    """Where the processes of this user and machine that use the database *store* have their counter.
+
+    Whoever spells the name of the database in another way has another page, and follows as another machine does. Raises
+    OSError if somebody else made the folder.
+    """
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"authwright-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not a folder of this user alone")
+    return folder / f"{hashlib.sha256(store.encode()).hexdigest()[:32]}.counter"
 
 
 class CounterPage:

@@ -48,7 +48,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # the library is n
 class PostgresDatabase:
     """The database that *url* names, over at most *connections* connections."""
 
-    def __init__(self, url: str, *, connections: int = 10) -> None:
+    def __init__(self, url: str, *, connections: int) -> None:
         # The driver is ours to choose, and other tools write it into the URL.
         self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
         self._connections = connections

@@ -56,9 +56,9 @@ def sqlite_store(path: Path | None) -> SqlStore:
     return SqlStore(SqliteDatabase(path), prepare_sqlite)
 
 
-def postgres_store(url: str) -> SqlStore:
-    """The PostgreSQL database that *url* names."""
+def postgres_store(url: str, *, connections: int = 10) -> SqlStore:
+    """The PostgreSQL database that *url* names, over at most so many *connections*."""
     # Loaded where it is used: the driver is an extra.
     from authwright.storage.sql.postgres import PostgresDatabase
 
-    return SqlStore(PostgresDatabase(url), prepare_postgres)
+    return SqlStore(PostgresDatabase(url, connections=connections), prepare_postgres)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Table, and_, bindparam, case, delete, func, literal_column, select, tuple_
+from sqlalchemy import BigInteger, Table, and_, bindparam, case, cast, delete, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from authwright.domain.usage import Counted
@@ -26,11 +26,16 @@ def _forget(table: Table) -> Statement:
     return compiled(delete(table).where(tuple_(*key).in_(old)).returning(table.c.day))
 
 
+def _total(numbers: Any) -> Any:
+    # PostgreSQL's sum of whole numbers is a decimal one.
+    return cast(func.sum(numbers), BigInteger)
+
+
 _TABLES = (usage, latencies, predictions)
 _ADD = {table.name: _add_to(table) for table in _TABLES}
 _FORGET = [_forget(table) for table in _TABLES]
 _since = usage.c.day >= bindparam("since")
-_sum = func.sum(usage.c.calls)
+_sum = _total(usage.c.calls)
 _grouped = (usage.c.day, usage.c.route, usage.c.status)
 _TOTALS = compiled(select(*_grouped, _sum).where(_since).group_by(*_grouped))
 _known = usage.c.subject != literal_column("''")
@@ -40,14 +45,14 @@ _CALLERS_BY_PLAN = compiled(
 _refused = case((usage.c.status >= 400, usage.c.calls), else_=0)
 _predicted = case((and_(usage.c.route == "/predict", usage.c.status < 400), usage.c.calls), else_=0)
 _CALLERS = compiled(
-    select(usage.c.subject, func.max(usage.c.plan), _sum, func.sum(_refused), func.sum(_predicted))
+    select(usage.c.subject, func.max(usage.c.plan), _sum, _total(_refused), _total(_predicted))
     .where(_since, _known)
     .group_by(usage.c.subject)
     .order_by(_sum.desc(), usage.c.subject)
     .limit(bindparam("most"))
 )
 _LATENCIES = compiled(
-    select(latencies.c.route, latencies.c.bucket, func.sum(latencies.c.calls))
+    select(latencies.c.route, latencies.c.bucket, _total(latencies.c.calls))
     .where(latencies.c.day >= bindparam("since"))
     .group_by(latencies.c.route, latencies.c.bucket)
 )
@@ -66,7 +71,8 @@ class SqlUsage:
         for table, rows in zip(_TABLES, counters, strict=True):
             names = [column.name for column in table.c]
             statement = _ADD[table.name]
-            steps += [(statement, dict(zip(names, (*key, sum_), strict=True))) for key, sum_ in rows.items()]
+            # In one order, so that two workers that add to the same rows never wait for each other.
+            steps += [(statement, dict(zip(names, (*key, sum_), strict=True))) for key, sum_ in sorted(rows.items())]
         if steps:
             await self._database.write_together(*steps)
 

@@ -1,0 +1,71 @@
+"""The installed command on PostgreSQL: workers, a server that goes away and comes back, and what is left afterwards."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from databases import PostgresServer, own_postgres
+from processes import Running, free_port, production_environment, serving
+
+FORM = {"username": "ada", "password": "a long and unusual passphrase"}
+
+
+@pytest.fixture
+def database() -> Iterator[PostgresServer]:
+    """A server of the test's own, which it may stop and start."""
+    with own_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def workers(tmp_path: Path, database: PostgresServer) -> Iterator[Running]:
+    port = free_port()
+    env = production_environment(port, AUTHWRIGHT_MODE="serve", DATABASE_URL=database.url)
+    with serving(tmp_path, "serve", "--workers", "2", port=port, **env) as server:
+        with server.http() as http:
+            assert http.post("/register", json=FORM).status_code == 201
+        yield server
+
+
+def test_a_logout_is_refused_on_every_worker_from_the_response_on(workers: Running) -> None:
+    spread = [workers.http() for _ in range(12)]
+    with workers.http() as http:
+        for _ in range(10):
+            login = http.post("/login", data=FORM).json()
+            bearer = {"Authorization": f"Bearer {login['access_token']}"}
+            assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
+            assert http.post("/logout", headers=bearer).status_code == 200
+            assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
+            body = {"refresh_token": login["refresh_token"]}
+            assert {each.post("/refresh-token", json=body).status_code for each in spread} == {400}
+    for each in spread:
+        each.close()
+
+
+def test_while_the_database_is_away_tokens_are_verified_and_the_rest_says_so_at_once(
+    workers: Running, database: PostgresServer
+) -> None:
+    with workers.http() as http:
+        login = http.post("/login", data=FORM).json()
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        body = {"refresh_token": login["refresh_token"]}
+        database.kill()
+        for _ in range(10):
+            begun = time.monotonic()
+            answer = http.post("/refresh-token", json=body)
+            assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert time.monotonic() - begun < 3
+            assert http.get("/secure-data", headers=bearer).status_code == 200
+            assert http.get("/livez").status_code == 200
+            assert http.get("/readyz").status_code == 503
+        database.start()
+        deadline = time.monotonic() + 5
+        while http.get("/readyz").status_code != 200 or http.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # What was asked for while the database was away spent nothing, and what was there before still is.
+        assert http.post("/refresh-token", json=body).status_code == 200
+        assert http.post("/login", data=FORM).status_code == 200
