@@ -129,6 +129,17 @@ async def test_r56_cve_2026_1035_of_a_hundred_rotations_of_one_secret_exactly_on
         assert winners[0].generation == step + 1
 
 
+async def test_of_many_rotations_at_once_each_gets_its_own_session_or_nothing(store: Store) -> None:
+    ada = await stored_user(store)
+    made = [await opened(store, ada.id) for _ in range(40)]
+    await store.sessions.end(made[0].id, because="logout", now=NOW)
+    asked = [each for each in made for _ in range(3)]
+    outcomes = await asyncio.gather(*(rotate(store, each, 1) for each in asked))
+    for position, each in enumerate(made):
+        moved = [outcome for outcome in outcomes[position * 3 : position * 3 + 3] if outcome is not None]
+        assert [(outcome.id, outcome.generation) for outcome in moved] == ([(each.id, 2)] if position else [])
+
+
 async def test_a_rotation_needs_the_right_secret_generation_client_and_a_living_session(store: Store) -> None:
     ada = await stored_user(store)
     made = await opened(store, ada.id)

@@ -9,7 +9,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -23,6 +23,9 @@ REPORT_SECONDS: Final = 60.0
 # How long nobody else waits for a server that could not be reached.
 DOWN_SECONDS: Final = 0.5
 TRIES: Final = 60
+# A statement that can be done for many runs so often at once; who comes meanwhile is done together by the next.
+LANES: Final = 2
+MOST_TOGETHER: Final = 128
 
 # Rows that get the number after the newest: who was second tries the next one.
 _NUMBERED: Final = frozenset({"revocations_pkey"})
@@ -34,6 +37,18 @@ T = TypeVar("T")
 
 class _Unguarded(Exception):
     """A step that had to return a row did not."""
+
+
+_Waiting = tuple[Parameters, "asyncio.Future[list[Row]]"]
+
+
+class _Line:
+    """Who waits for one statement while it runs for others."""
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.waiting: list[_Waiting] = []
+        self.tasks: set[asyncio.Task[None]] = set()
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # the library is not typed
@@ -53,6 +68,7 @@ class PostgresDatabase:
         self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
         self._connections = connections
         self._pool: Any = None
+        self._lines: dict[Statement, _Line] = {}
         self._down_until = 0.0
 
     async def open(self) -> None:
@@ -81,6 +97,56 @@ class PostgresDatabase:
                 pool.terminate()
 
     async def write(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        if statement.batched is None:
+            return await self._write_one(statement, parameters)
+        line = self._lines.setdefault(statement, _Line())
+        if line.busy < LANES:
+            line.busy += 1
+            try:
+                return await self._write_one(statement, parameters)
+            finally:
+                self._go_on(statement, line)
+        done: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        line.waiting.append((parameters, done))
+        return await done
+
+    def _go_on(self, statement: Statement, line: "_Line") -> None:
+        """A lane is free: who waits goes next, all together."""
+        batch, line.waiting = line.waiting[:MOST_TOGETHER], line.waiting[MOST_TOGETHER:]
+        if batch:
+            task = asyncio.create_task(self._write_many(statement, line, batch))
+            line.tasks.add(task)
+            task.add_done_callback(line.tasks.discard)
+        else:
+            line.busy -= 1
+
+    async def _write_many(self, statement: Statement, line: "_Line", batch: "Sequence[_Waiting]") -> None:
+        batch = [(parameters, done) for parameters, done in batch if not done.done()]
+        try:
+            answers = await self._answers(statement, [parameters for parameters, _ in batch])
+        except Exception as error:
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
+        else:
+            for (_, done), rows in zip(batch, answers, strict=True):
+                if not done.done():
+                    done.set_result(rows)
+        finally:
+            self._go_on(statement, line)
+
+    async def _answers(self, statement: Statement, many: Sequence[Parameters]) -> list[list[Row]]:
+        """What each of *many* is answered, in one statement."""
+        if len(many) < 2:
+            return [await self._write_one(statement, each) for each in many]
+        text = statement.many
+        values = text.values({name: [each[name] for each in many] for name in many[0]})
+        answers: list[list[Row]] = [[] for _ in many]
+        for which, *row in await self._run(lambda connection: _fetch(connection, text.sql, values)):
+            answers[which - 1].append(tuple(row))
+        return answers
+
+    async def _write_one(self, statement: Statement, parameters: Parameters) -> list[Row]:
         text = statement.postgres
         values = text.values(parameters)
         return await self._run(lambda connection: _fetch(connection, text.sql, values))

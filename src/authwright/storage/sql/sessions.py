@@ -1,15 +1,18 @@
 """Sessions on SQLAlchemy Core: every change is one guarded statement."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
+    LargeBinary,
     Select,
     Text,
     and_,
     bindparam,
     case,
+    column,
     delete,
     exists,
     func,
@@ -148,25 +151,49 @@ _OPEN_WITH_KEY = _insert_for(
 _FROM_CLIENT = [_NAMES.index(name) for name in _from_client]
 
 _FIND = compiled(select(*_COLUMNS).where(sessions.c.id == bindparam("session")))
-_idle: Any = bindparam("idle", type_=BigInteger)
+_ROTATE_WITH: dict[str, Any] = {
+    "session": Text,
+    "presented_generation": BigInteger,
+    "presented": LargeBinary,
+    "successor": LargeBinary,
+    "client": Text,
+    "now": BigInteger,
+    "idle": BigInteger,
+}
+
+
+def _rotate(given: Callable[[str], Any], *answer: Any) -> Any:
+    idle = given("idle")
+    return (
+        update(sessions)
+        .where(
+            sessions.c.id == given("session"),
+            sessions.c.generation == given("presented_generation"),
+            sessions.c.secret_digest == given("presented"),
+            or_(given("client").is_(None), sessions.c.client_id == given("client")),
+            sessions.c.revoked_at.is_(None),
+            sessions.c.idle_expires_at > given("now"),
+        )
+        .values(
+            generation=sessions.c.generation + 1,
+            secret_digest=given("successor"),
+            rotated_at=given("now"),
+            used_at=given("now"),
+            idle_expires_at=case((idle < sessions.c.expires_at, idle), else_=sessions.c.expires_at),
+        )
+        .returning(*answer, *_COLUMNS)
+    )
+
+
+# Of several that present the same secret in one batch the update takes one: a row is updated once.
+_many = (
+    func.unnest(*(bindparam(name, type_=ARRAY(kind)) for name, kind in _ROTATE_WITH.items()))
+    .table_valued(*(column(name, kind) for name, kind in _ROTATE_WITH.items()), with_ordinality="which", name="given")
+    .render_derived()
+)
 _ROTATE = compiled(
-    update(sessions)
-    .where(
-        sessions.c.id == bindparam("session"),
-        sessions.c.generation == bindparam("presented_generation"),
-        sessions.c.secret_digest == bindparam("presented"),
-        or_(bindparam("client", type_=Text).is_(None), sessions.c.client_id == bindparam("client")),
-        sessions.c.revoked_at.is_(None),
-        sessions.c.idle_expires_at > bindparam("now"),
-    )
-    .values(
-        generation=sessions.c.generation + 1,
-        secret_digest=bindparam("successor"),
-        rotated_at=bindparam("now"),
-        used_at=bindparam("now"),
-        idle_expires_at=case((_idle < sessions.c.expires_at, _idle), else_=sessions.c.expires_at),
-    )
-    .returning(*_COLUMNS)
+    _rotate(lambda name: bindparam(name, type_=_ROTATE_WITH[name])),
+    batched=_rotate(lambda name: _many.c[name], _many.c.which),
 )
 _ended: dict[str, Any] = {"revoked_at": bindparam("now"), "revoked_because": bindparam("because")}
 _END = compiled(

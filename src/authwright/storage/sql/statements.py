@@ -39,13 +39,29 @@ class Statement:
     *unfailing*: nothing can be at odds with it, so it never fails where what came before it did not.
     """
 
-    __slots__ = ("_for_postgres", "_postgres", "sqlite", "unfailing")
+    __slots__ = ("_for_postgres", "_many", "_postgres", "batched", "sqlite", "unfailing")
 
-    def __init__(self, source: CompilerElement, postgres: CompilerElement | None, *, unfailing: bool) -> None:
+    def __init__(
+        self,
+        source: CompilerElement,
+        postgres: CompilerElement | None,
+        *,
+        unfailing: bool,
+        batched: CompilerElement | None = None,
+    ) -> None:
         self.sqlite = _compile(source, _SQLITE)
         self.unfailing = unfailing
+        self.batched = batched
         self._for_postgres = source if postgres is None else postgres
         self._postgres: Text | None = None
+        self._many: Text | None = None
+
+    @property
+    def many(self) -> Text:
+        if self._many is None:
+            assert self.batched is not None
+            self._many = _compile(self.batched, _POSTGRES)
+        return self._many
 
     @property
     def postgres(self) -> Text:
@@ -57,9 +73,15 @@ class Statement:
 Step = tuple[Statement, Parameters]
 
 
-def compiled(statement: CompilerElement, *, postgres: CompilerElement | None = None) -> Statement:
-    """*statement* as drivers take it; *postgres* in its place where SQLite has no words for what it says."""
-    return Statement(statement, postgres, unfailing=False)
+def compiled(
+    statement: CompilerElement, *, postgres: CompilerElement | None = None, batched: CompilerElement | None = None
+) -> Statement:
+    """*statement* as drivers take it; *postgres* in its place where SQLite has no words for what it says.
+
+    *batched* does for many on PostgreSQL what *statement* does for one: its parameters are arrays of those of the one,
+    and before the columns it returns which of the many it was, from 1. It answers at most one row for each.
+    """
+    return Statement(statement, postgres, unfailing=False, batched=batched)
 
 
 def unfailing(statement: CompilerElement) -> Statement:

@@ -1,0 +1,117 @@
+"""storage.sql.postgres: one round trip for what is one statement, and what waits goes together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from authwright.domain.instant import after
+from authwright.domain.session import Session
+from authwright.storage.port import StoreUnavailable
+from authwright.storage.sql import SqlStore, postgres, postgres_store
+from databases import drop_postgres_database, new_postgres_database, own_postgres
+from records import NOW, secret, session, user
+
+
+@pytest.fixture
+async def store(postgres_server: str) -> AsyncIterator[SqlStore]:
+    url = await new_postgres_database(postgres_server)
+    opened = postgres_store(url)
+    await opened.open()
+    yield opened
+    await opened.close()
+    await drop_postgres_database(postgres_server, url)
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was sent to the server."""
+    sent: list[str] = []
+    real = postgres._fetch
+
+    async def counted(connection: Any, sql: str, *values: Any) -> Any:
+        sent.append(sql)
+        return await real(connection, sql, *values)
+
+    monkeypatch.setattr(postgres, "_fetch", counted)
+    return sent
+
+
+async def sessions(store: SqlStore, count: int) -> list[Session]:
+    ada = user()
+    await store.users.add(ada, [])
+    made = [session(ada.id) for _ in range(count)]
+    for each in made:
+        await store.sessions.open(each)
+    return made
+
+
+async def rotate(store: SqlStore, made: Session) -> Session | None:
+    return await store.sessions.rotate(
+        made.id,
+        generation=1,
+        presented=secret(1),
+        successor=secret(2),
+        client=None,
+        now=NOW,
+        idle_expires_at=after(NOW, 1000),
+    )
+
+
+async def test_a_refresh_and_a_login_are_one_statement_each(store: SqlStore, statements: list[str]) -> None:
+    (made,) = await sessions(store, 1)
+    statements.clear()
+    assert await rotate(store, made)
+    assert len(statements) == 1
+    assert await store.sessions.open(session(made.subject))
+    assert len(statements) == 2
+
+
+async def test_refreshes_that_wait_are_done_together(store: SqlStore, statements: list[str]) -> None:
+    made = await sessions(store, 100)
+    statements.clear()
+    outcomes = await asyncio.gather(*(rotate(store, each) for each in made))
+    assert [outcome and outcome.id for outcome in outcomes] == [each.id for each in made]
+    # One in each lane, and the others in the first lane that is free.
+    assert len(statements) == postgres.LANES + 1
+
+
+async def test_who_went_away_stops_nobody_in_the_batch(store: SqlStore) -> None:
+    made = await sessions(store, 10)
+    asked = [asyncio.ensure_future(rotate(store, each)) for each in made]
+    await asyncio.sleep(0)
+    for each in asked[::2]:
+        each.cancel()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(outcome, Session) for outcome in outcomes[1::2])
+    assert await rotate(store, (await sessions(store, 1))[0])
+
+
+async def test_a_server_that_is_gone_is_said_to_be_at_once_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "DOWN_SECONDS", 0.05)
+    loop = asyncio.get_running_loop()
+    with own_postgres() as server:
+        store = postgres_store(server.url)
+        await store.open()
+        made = await sessions(store, 20)
+        server.kill()
+        begun = loop.time()
+        outcomes = await asyncio.gather(*(rotate(store, each) for each in made), return_exceptions=True)
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+        assert loop.time() - begun < postgres.CONNECT_SECONDS
+        server.start()
+        for _ in range(500):
+            if await _answers(store):
+                break
+            await asyncio.sleep(0.01)
+        assert await rotate(store, made[0])
+        await store.close()
+
+
+async def _answers(store: SqlStore) -> bool:
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        return False
+    return True
