@@ -51,6 +51,7 @@ from authwright.services.restore import begin_anew
 from authwright.services.revoke import Revoke
 from authwright.services.throttle import Throttle
 from authwright.services.tokens import Tokens
+from authwright.services.transfer import Transfer
 from authwright.services.usage import Usage
 from authwright.services.users import Users
 from authwright.services.verify import Verify
@@ -185,6 +186,7 @@ class Server:
         self.api_keys = ApiKeys(
             self.store, self.revoke, self.throttle, self.plans, issuer=settings.issuer, audiences=audiences
         )
+        self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)
         self.whoami = WhoAmI(self.store)
         self.predict = Predict()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from authwright.cli.run import fail, with_server
+from authwright.cli.transfer import export_users, import_users
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.instant import isoformat
 from authwright.domain.passwords import UnsupportedHash
@@ -168,6 +169,10 @@ def reset_link(user: UserArgument, as_json: Json = False) -> None:
         typer.echo(json.dumps({"url": link.url, "expires_at": isoformat(link.expires_at)}))
     else:
         typer.echo(f"{link.url}\nGood once, until {isoformat(link.expires_at)}. Give it to {_name(link.user)} alone.")
+
+
+app.command("import")(import_users)
+app.command("export")(export_users)
 
 
 def _shown(user: User) -> dict[str, Any]:

@@ -304,7 +304,7 @@ def _unpadded_base64(text: str) -> bytes:
     return base64.b64decode(text.replace(".", "+") + "=" * (-len(text) % 4))
 
 
-_BCRYPT_PARTS = r"(?P<ident>2[aby])\$(?P<cost>\d\d)\$(?P<salt>[./A-Za-z0-9]{22})(?P<sum>[./A-Za-z0-9]{31})"
+_BCRYPT_PARTS = r"(?P<ident>2[aby])\$(?P<cost>\d\d)\$(?P<salt>[./A-Za-z0-9]{21}[.Oeu])(?P<sum>[./A-Za-z0-9]{31})"
 
 _SCHEMES: Final = (
     # Our own; Argon2id from anywhere; Django's, which puts its name in front.

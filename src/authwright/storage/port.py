@@ -8,7 +8,7 @@ A verb that takes an `event` stores it with the act, in one step: never the one 
 verb changed nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol
 
@@ -79,6 +79,12 @@ class Users(Protocol):
 
         Atomic: of concurrent calls that share a name exactly one succeeds; the others raise NameTaken.
         """
+
+    async def add_many(self, entries: Sequence[tuple[User, Sequence[NameDigest], Event]]) -> None:
+        """As `add` for each of *entries*: all of them, or with NameTaken none."""
+
+    async def owners(self, names: Sequence[NameDigest]) -> Mapping[NameDigest, UserId | None]:
+        """Who has each of *names*; None for one that is reserved. Those that are free are missing."""
 
     async def list(self, which: UserFilter, *, after: UserId | None, most: int) -> Sequence[User]:
         """Users, oldest first, that follow the user *after* in this order; at most *most*."""

@@ -10,6 +10,8 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -152,19 +154,26 @@ class PostgresDatabase:
         return await self._run(lambda connection: _fetch(connection, text.sql, values))
 
     async def write_together(self, *steps: Step, guards: int = 0, patient: bool = False) -> list[list[Row]]:
-        taken = [(statement.postgres.sql, statement.postgres.values(values)) for statement, values in steps]
+        taken = [(statement.postgres, statement.postgres.values(values)) for statement, values in steps]
 
         async def all_of_them(connection: Any) -> list[list[Row]]:
             answers: list[list[Row]] = []
             async with connection.transaction():
-                for sql, values in taken:
-                    answers.append(await _fetch(connection, sql, values))
-                    if len(answers) <= guards and not answers[-1]:
-                        raise _Unguarded
+                for text, group in groupby(taken, itemgetter(0)):
+                    alike = [values for _, values in group]
+                    if text.silent and len(alike) > 1 and len(answers) >= guards:
+                        # One round trip for all that are alike and answer nothing.
+                        await connection.executemany(text.sql, alike)
+                        answers += [[] for _ in alike]
+                        continue
+                    for values in alike:
+                        answers.append(await _fetch(connection, text.sql, values))
+                        if len(answers) <= guards and not answers[-1]:
+                            raise _Unguarded
             return answers
 
         if len(taken) == 1:
-            rows = await self._run(lambda connection: _fetch(connection, *taken[0]))
+            rows = await self._run(lambda connection: _fetch(connection, taken[0][0].sql, taken[0][1]))
             return [rows] if rows or not guards else []
         try:
             return await self._run(all_of_them)
@@ -175,6 +184,9 @@ class PostgresDatabase:
         text = statement.postgres
         values = text.values(parameters)
         return await self._run(lambda connection: _fetch(connection, text.sql, values), again=True)
+
+    async def find_each(self, statement: Statement, many: Sequence[Parameters]) -> list[list[Row]]:
+        return await self._answers(statement, many)
 
     async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
         return await self.find(statement, parameters)

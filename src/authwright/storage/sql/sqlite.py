@@ -277,6 +277,10 @@ class SqliteDatabase:
         """The rows of a query by a key, or of few rows, over what is committed, at once. Raises StoreUnavailable."""
         return _fetch(self._opened().finder, *_taken(statement, parameters))
 
+    async def find_each(self, statement: Statement, many: Sequence[Parameters]) -> list[list[Row]]:
+        finder = self._opened().finder
+        return [_fetch(finder, *_taken(statement, parameters)) for parameters in many]
+
     async def report(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """As `read`, for what takes long: on a thread of its own, so that nothing else waits behind it."""
         opened = self._opened()

@@ -28,6 +28,8 @@ class Text(NamedTuple):
     sql: str
     constants: Parameters
     pick: Callable[[Parameters], Values]
+    silent: bool
+    """Whether it answers no rows, whatever it does."""
 
     def values(self, parameters: Parameters) -> Values:
         return self.pick({**self.constants, **parameters} if self.constants else parameters)
@@ -111,6 +113,9 @@ class Database(Protocol):
     async def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query by a key, or of few rows, over what is committed."""
 
+    async def find_each(self, statement: Statement, many: Sequence[Parameters]) -> list[list[Row]]:
+        """As `find` for each of *many*; *statement* has a batched form."""
+
     async def read(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query over what is committed, however many."""
 
@@ -122,7 +127,9 @@ def _compile(statement: CompilerElement, dialect: Dialect) -> Text:
     result = statement.compile(dialect=dialect)
     constants = {name: value for name, value in (result.params or {}).items() if value is not None}
     # Definitions of tables have no parameters at all.
-    return Text(str(result), constants, _picker(getattr(result, "positiontup", None) or ()))
+    changes = any(getattr(result, name, False) for name in ("isinsert", "isupdate", "isdelete"))
+    silent = changes and not getattr(result, "effective_returning", None)
+    return Text(str(result), constants, _picker(getattr(result, "positiontup", None) or ()), silent)
 
 
 def _picker(names: Sequence[str]) -> Callable[[Parameters], Values]:

@@ -1,9 +1,24 @@
 """Users on SQLAlchemy Core."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, bindparam, delete, func, insert, null, or_, select, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    LargeBinary,
+    Text,
+    bindparam,
+    column,
+    delete,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from authwright.domain.event import Event
@@ -13,7 +28,7 @@ from authwright.domain.secrets import Digest, UserId
 from authwright.domain.user import User
 from authwright.storage.port import Ending, NameDigest, NameTaken, UserFilter
 from authwright.storage.sql.endings import subject_steps
-from authwright.storage.sql.events import steps_of
+from authwright.storage.sql.events import event_step, steps_of
 from authwright.storage.sql.statements import Conflict, Database, Row, Step, compiled, position
 from authwright.storage.sql.tables import api_keys, names, reset_tokens, users
 
@@ -25,6 +40,14 @@ _ADD_NAME = compiled(insert(names))
 _FIND = compiled(select(*USER_COLUMNS).where(users.c.id == bindparam("user_id")))
 _FIND_BY_NAME = compiled(
     select(*USER_COLUMNS).join(names, names.c.user_id == users.c.id).where(names.c.digest == bindparam("digest"))
+)
+_digests = func.unnest(bindparam("digest", type_=ARRAY(LargeBinary))).table_valued(
+    column("digest", LargeBinary), with_ordinality="which", name="given"
+)
+_many = _digests.render_derived()
+_OWNER = compiled(
+    select(names.c.user_id).where(names.c.digest == bindparam("digest")),
+    batched=select(_many.c.which, names.c.user_id).join(names, names.c.digest == _many.c.digest),
 )
 _search: Any = bindparam("search", type_=Text)
 _CREATED_AT = compiled(select(users.c.created_at).where(users.c.id == bindparam("user_id")))
@@ -172,14 +195,25 @@ class SqlUsers:
         released: Sequence[NameDigest] = (),
         event: Event | None = None,
     ) -> None:
-        row = {column.name: getattr(user, column.name) for column in USER_COLUMNS}
-        row["password_format"] = hash_format(user.password_hash)
         steps: list[Step] = [(_RELEASE, {"name": name}) for name in released]
         steps += [(_ADD_NAME, {"digest": name, "user_id": user.id}) for name in names]
         try:
-            await self._database.write_together((_ADD, row), *steps, *steps_of(event))
+            await self._database.write_together((_ADD, _row(user)), *steps, *steps_of(event))
         except Conflict:
             raise NameTaken from None
+
+    async def add_many(self, entries: Sequence[tuple[User, Sequence[NameDigest], Event]]) -> None:
+        rows: list[Step] = [(_ADD, _row(user)) for user, _, _ in entries]
+        rows += [(_ADD_NAME, {"digest": name, "user_id": user.id}) for user, names, _ in entries for name in names]
+        rows += [event_step(event) for _, _, event in entries]
+        try:
+            await self._database.write_together(*rows)
+        except Conflict:
+            raise NameTaken from None
+
+    async def owners(self, names: Sequence[NameDigest]) -> Mapping[NameDigest, UserId | None]:
+        found = await self._database.find_each(_OWNER, [{"digest": name} for name in names])
+        return {name: rows[0][0] for name, rows in zip(names, found, strict=True) if rows}
 
     async def find(self, user_id: UserId) -> User | None:
         return _first(await self._database.find(_FIND, {"user_id": user_id}))
@@ -299,6 +333,11 @@ class SqlUsers:
 
     async def password_formats(self) -> frozenset[str]:
         return frozenset(row[0] for row in await self._database.read(_FORMATS, {}))
+
+
+def _row(user: User) -> dict[str, Any]:
+    row = {column.name: getattr(user, column.name) for column in USER_COLUMNS}
+    return {**row, "password_format": hash_format(user.password_hash)}
 
 
 def user_of(row: Row) -> User:
