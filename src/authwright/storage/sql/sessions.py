@@ -35,6 +35,8 @@ from authwright.storage.sql.statements import Database, Row, Statement, compiled
 from authwright.storage.sql.tables import api_keys, clients, events, sessions, users
 from authwright.storage.sql.throttles import passed_steps
 
+# Written into the statement: a constant that is bound has to be put among the values each time.
+_ACTIVE: Any = literal_column("'active'")
 # Rows in one transaction, so that none keeps the others waiting.
 _AT_ONCE = 200
 _COLUMNS = [column for column in sessions.c if column.name != "others"]
@@ -107,7 +109,7 @@ def _open_for(table: Any, *others: Any, conditions: Sequence[Any] = ()) -> State
         .where(
             table.c.id == bindparam("subject"),
             table.c.auth_epoch == bindparam("auth_epoch"),
-            table.c.status == "active",
+            table.c.status == _ACTIVE,
             *conditions,
         ),
         table,
@@ -143,7 +145,7 @@ _OPEN_WITH_KEY = _insert_for(
         _others_of(clients.c.id, clients.c.id),
     )
     .select_from(clients)
-    .where(clients.c.key_digest == bindparam("key"), clients.c.status == "active"),
+    .where(clients.c.key_digest == bindparam("key"), clients.c.status == _ACTIVE),
     clients,
     answer=[sessions.c[name] for name in _from_client],
 )
@@ -175,7 +177,7 @@ def _rotate(given: Callable[[str], Any], *answer: Any) -> Any:
             sessions.c.idle_expires_at > given("now"),
         )
         .values(
-            generation=sessions.c.generation + 1,
+            generation=sessions.c.generation + literal_column("1"),
             secret_digest=given("successor"),
             rotated_at=given("now"),
             used_at=given("now"),
