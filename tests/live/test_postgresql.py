@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,39 @@ def test_a_logout_is_refused_on_every_worker_from_the_response_on(workers: Runni
             assert {each.post("/refresh-token", json=body).status_code for each in spread} == {400}
     for each in spread:
         each.close()
+
+
+def test_r102_a_logout_on_one_machine_is_honoured_on_another_within_a_second(
+    tmp_path: Path, database: PostgresServer
+) -> None:
+    ports = [free_port(), free_port()]
+    shared = production_environment(
+        ports[0],
+        AUTHWRIGHT_MODE="serve",
+        DATABASE_URL=database.url,
+        AUTHWRIGHT_HOSTS=" ".join(f"127.0.0.1:{port}" for port in ports),
+    )
+    with ExitStack() as machines:
+        servers = []
+        for port in ports:
+            # A machine is where processes share a folder for what runs.
+            folder = tmp_path / str(port)
+            folder.mkdir(mode=0o700)
+            servers.append(
+                machines.enter_context(serving(folder, "serve", port=port, XDG_RUNTIME_DIR=str(folder), **shared))
+            )
+        here, there = (machines.enter_context(server.http()) for server in servers)
+        assert here.post("/register", json=FORM).status_code == 201
+        for _ in range(10):
+            login = here.post("/login", data=FORM).json()
+            bearer = {"Authorization": f"Bearer {login['access_token']}"}
+            assert there.get("/me", headers=bearer).status_code == 200
+            assert here.post("/logout", headers=bearer).status_code == 200
+            answered = time.monotonic()
+            while there.get("/me", headers=bearer).status_code != 401:
+                assert time.monotonic() - answered < 1
+            body = {"refresh_token": login["refresh_token"]}
+            assert there.post("/refresh-token", json=body).status_code == 400
 
 
 def test_while_the_database_is_away_tokens_are_verified_and_the_rest_says_so_at_once(

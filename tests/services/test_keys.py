@@ -114,7 +114,7 @@ async def test_every_algorithm_signs_and_verifies_and_can_follow_another(service
     assert len((await service.get("/.well-known/jwks.json")).json()["keys"]) == (1 if alg == "HS256" else 2)
 
 
-async def test_a_rotated_key_is_published_first_and_signs_later(service: Service) -> None:
+async def test_r140_a_rotated_key_is_published_first_and_signs_later(service: Service) -> None:
     await service.register()
     old = (await service.get("/.well-known/jwks.json")).json()["keys"]
     await service.server.keyring.rotate(service.clock())

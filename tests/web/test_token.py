@@ -169,3 +169,12 @@ async def test_a_disabled_client_is_no_client(service: Service) -> None:
     answer = await service.http.post("/token", data=form, headers=basic(client_id, key))
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
     assert (await service.http.get("/secure-data", headers=bearer(key))).status_code == 401
+
+
+async def test_r39_the_order_of_scopes_and_parameters_means_nothing(service: Service) -> None:
+    await service.register(plan="premium")
+    pairs = [("username", "bholay"), ("password", "test123"), ("scope", "predict account"), ("grant_type", "password")]
+    answers = []
+    for order in (pairs, pairs[::-1], [*pairs[:2], ("scope", "account predict"), pairs[3]]):
+        answers.append((await service.http.post("/token", data=dict(order))).json())
+    assert [each["scope"] for each in answers] == ["account predict"] * 3
