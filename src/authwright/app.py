@@ -217,13 +217,18 @@ class Server:
             raise StoreUnavailable(f"{target} exists; it is left as it is")
         await asyncio.to_thread(copy_database, source, target)
 
-    async def restore(self, source: Path) -> int:
+    async def restore(self, source: Path | None) -> int:
         """Put the backup *source* in the place of the store; how many sessions of it were ended.
 
         Everybody logs in again (services.restore). A server that has the store open goes on with what was restored.
+        None: the store is PostgreSQL and was put back with its own tools, before any server has it open.
         Raises IncompatibleStore, UnreadableKey, StoreUnavailable; then the store is as it was.
         """
+        if source is None and not self.settings.is_sqlite:
+            return await begin_anew(self.store, self.keyring, self.clock())
         target = self._database_file()
+        if source is None:
+            raise StoreUnavailable("a store in a file is restored from a file: name it")
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             draft = Path(folder) / "restored.db"
             await asyncio.to_thread(copy_database, source, draft)
@@ -242,7 +247,10 @@ class Server:
 
     def _database_file(self) -> Path:
         if not self.settings.is_sqlite:
-            raise StoreUnavailable("PostgreSQL is copied with its own tools, as pg_dump")
+            raise StoreUnavailable(
+                "PostgreSQL is copied and put back with its own tools (pg_dump, pg_restore); afterwards, before any "
+                "server starts, run `authwright restore` without a file"
+            )
         path = self.settings.database_path
         if path is None:
             raise StoreUnavailable("a store in memory cannot be copied")

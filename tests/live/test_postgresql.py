@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from databases import PostgresServer, own_postgres
-from processes import Running, free_port, production_environment, serving
+from processes import Running, free_port, production_environment, run, serving
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 
@@ -76,6 +76,23 @@ def test_r102_a_logout_on_one_machine_is_honoured_on_another_within_a_second(
                 assert time.monotonic() - answered < 1
             body = {"refresh_token": login["refresh_token"]}
             assert there.post("/refresh-token", json=body).status_code == 400
+
+
+def test_what_was_put_back_with_other_tools_begins_anew(tmp_path: Path, database: PostgresServer) -> None:
+    env = production_environment(free_port(), AUTHWRIGHT_MODE="serve", DATABASE_URL=database.url)
+    port = int(env["AUTHWRIGHT_ISSUER"].rpartition(":")[2])
+    with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
+        assert http.post("/register", json=FORM).status_code == 201
+        login = http.post("/login", data=FORM).json()
+    assert run(tmp_path, "backup", "x.db", **env).returncode == 1
+    done = run(tmp_path, "restore", "--yes", **env)
+    assert done.stdout == "Begun anew; 1 sessions ended.\n"
+    with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
+        refused = http.post("/refresh-token", json={"refresh_token": login["refresh_token"]})
+        assert refused.json()["error"] == "invalid_grant"
+        bearer = {"Authorization": f"Bearer {login['access_token']}"}
+        assert http.get("/secure-data", headers=bearer).status_code == 401
+        assert http.post("/login", data=FORM).status_code == 200
 
 
 def test_while_the_database_is_away_tokens_are_verified_and_the_rest_says_so_at_once(

@@ -208,7 +208,13 @@ def backup(target: Annotated[Path, typer.Argument(metavar="FILE", help="A new fi
 
 @app.command()
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="What `authwright backup` wrote.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="What `authwright backup` wrote. None after PostgreSQL was put back with its own tools.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Put a backup in the place of the store. Everybody has to log in again; a server that runs goes on with it.
@@ -217,16 +223,18 @@ def restore(
 
     Example:  authwright restore authwright-2026-11-21.db --yes
     """
-    if not source.is_file():
+    if source is not None and not source.is_file():
         fail(f"There is no file {source}.")
     if not yes:
-        typer.confirm("This replaces everything in the store. Go on?", abort=True, err=True)
+        what = "ends all sessions" if source is None else "replaces everything in the store"
+        typer.confirm(f"This {what}. Go on?", abort=True, err=True)
 
     async def work(server: Any) -> int:
         ended: int = await server.restore(source)
         return ended
 
-    typer.echo(f"Restored {source}; {with_server(work)} sessions ended.")
+    ended = with_server(work)
+    typer.echo(f"{f'Restored {source}' if source else 'Begun anew'}; {ended} sessions ended.")
 
 
 @app.command()
