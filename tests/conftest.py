@@ -1,7 +1,9 @@
 """What all tests share: a clean environment, programs that may be missing, and servers on a clock of their own."""
 
 import os
+import re
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -40,6 +42,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    kept: Counter[tuple[str, str]] = Counter()
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            where = re.search(r"^tests/contract/.*[\[-](sqlite-memory|sqlite-file|postgresql)\b", report.nodeid)
+            if where:
+                kept[where[1], outcome] += 1
+    for store in sorted({store for store, _ in kept}):
+        counts = ", ".join(f"{count} {outcome}" for (each, outcome), count in kept.items() if each == store)
+        terminalreporter.write_line(f"the store's promises on {store:14} {counts}")
     found = ISSUED.verdict() or "none of them stands where it must not"
     terminalreporter.write_line(
         f"{ISSUED.count} secrets were issued; {ISSUED.searched} logs and databases searched: {found}"
