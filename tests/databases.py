@@ -4,6 +4,7 @@ import importlib.util
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -86,6 +87,39 @@ def own_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def pgbouncer(url: str) -> Iterator[str]:
+    """The URL of a PgBouncer in transaction mode before the database *url*; two connections serve all."""
+    with _folder() as top:
+        parts, port = urlsplit(url), free_port()
+        where = f"host={parts.hostname} port={parts.port} user={parts.username}"
+        (top / "users.txt").write_text(f'"{parts.username}" ""\n')
+        (top / "pgbouncer.ini").write_text(
+            f"[databases]\n{parts.path[1:]} = {where}\n[pgbouncer]\npool_mode = transaction\ndefault_pool_size = 2\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = trust\nauth_file = {top}/users.txt\n"
+            f"unix_socket_dir =\nmax_client_conn = 200\n"
+        )
+        who = _somebody_else(top / "run")
+        with (top / "out").open("w") as out:
+            command = ["pgbouncer", "-q", top / "pgbouncer.ini"]
+            server = subprocess.Popen(command, stdout=out, stderr=out, cwd="/", **who)
+        try:
+            deadline = time.monotonic() + 10
+            while not _listens(port):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((top / "out").read_text())
+                time.sleep(0.02)
+            yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?pgbouncer=true"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def new_postgres_database(server: str) -> str:

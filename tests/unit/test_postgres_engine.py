@@ -10,7 +10,7 @@ from authwright.domain.instant import after
 from authwright.domain.session import Session
 from authwright.storage.port import StoreUnavailable
 from authwright.storage.sql import SqlStore, postgres, postgres_store
-from databases import drop_postgres_database, new_postgres_database, own_postgres
+from databases import drop_postgres_database, new_postgres_database, own_postgres, pgbouncer
 from records import NOW, secret, session, user
 
 
@@ -115,3 +115,23 @@ async def _answers(store: SqlStore) -> bool:
     except StoreUnavailable:
         return False
     return True
+
+
+@pytest.mark.program("pgbouncer")
+async def test_behind_a_pooler_that_gives_every_transaction_another_connection(postgres_server: str) -> None:
+    url = await new_postgres_database(postgres_server)
+    with pgbouncer(url) as pooled:
+        store = postgres_store(pooled)
+        await store.open()
+        made = await sessions(store, 60)
+        outcomes = await asyncio.gather(*(rotate(store, each) for each in made for _ in range(2)))
+        assert sum(outcome is not None for outcome in outcomes) == 60
+        ended = await asyncio.gather(
+            *(store.sessions.end(each.id, because="logout", now=NOW, event=None) for each in made)
+        )
+        assert all(ended)
+        found = await asyncio.gather(*(store.sessions.find(each.id) for each in made))
+        assert all(each is not None and each.revoked_at == NOW for each in found)
+        assert await store.sessions.list_live(made[0].subject, now=NOW) == []
+        await store.close()
+    await drop_postgres_database(postgres_server, url)

@@ -7,12 +7,12 @@ times; that also makes databases usable that speak the same protocol and are ser
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -63,11 +63,19 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # the library is n
 
 
 class PostgresDatabase:
-    """The database that *url* names, over at most *connections* connections."""
+    """The database that *url* names, over at most *connections* connections.
+
+    With `pgbouncer=true` in its query, behind a pooler that gives every transaction another connection: nothing is
+    prepared ahead, and a single statement is a transaction of its own, too.
+    """
 
     def __init__(self, url: str, *, connections: int) -> None:
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        self._pooled = ("pgbouncer", "true") in query
+        query = [(name, value) for name, value in query if name != "pgbouncer"]
         # The driver is ours to choose, and other tools write it into the URL.
-        self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+        self._url = urlunsplit(parts._replace(scheme="postgresql", query=urlencode(query)))
         self._connections = connections
         self._pool: Any = None
         self._lines: dict[Statement, _Line] = {}
@@ -85,6 +93,7 @@ class PostgresDatabase:
                 # Of several servers the one that takes writes, whichever that is at the moment.
                 target_session_attrs="read-write",
                 server_settings={"application_name": "authwright"},
+                statement_cache_size=0 if self._pooled else 1024,
             )
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
             raise StoreUnavailable(f"cannot connect to PostgreSQL: {_told(error)}") from None
@@ -205,7 +214,10 @@ class PostgresDatabase:
         for attempt in range(TRIES):
             try:
                 async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-                    return await work(connection)
+                    if not self._pooled:
+                        return await work(connection)
+                    async with connection.transaction():
+                        return await work(connection)
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name not in _NUMBERED:
                     raise Conflict(error.constraint_name) from None
