@@ -4,6 +4,7 @@ import importlib.util
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -74,7 +75,8 @@ class PostgresServer:
         self._server.wait()
 
     def stop(self) -> None:
-        self._server.terminate()
+        # Whatever connections a test that failed has left open.
+        self._server.send_signal(signal.SIGINT)
         self._server.wait()
 
 

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from authwright.domain.instant import after
 from authwright.domain.session import Session
 from authwright.storage.port import StoreUnavailable
 from authwright.storage.sql import SqlStore, postgres, postgres_store
+from authwright.storage.sql.statements import compiled
 from databases import drop_postgres_database, new_postgres_database, own_postgres, pgbouncer
 from records import NOW, secret, session, user
 
@@ -134,4 +136,21 @@ async def test_behind_a_pooler_that_gives_every_transaction_another_connection(p
         assert all(each is not None and each.revoked_at == NOW for each in found)
         assert await store.sessions.list_live(made[0].subject, now=NOW) == []
         await store.close()
+    await drop_postgres_database(postgres_server, url)
+
+
+async def test_who_waits_in_vain_for_a_busy_pool_closes_it_for_nobody_else(
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await new_postgres_database(postgres_server)
+    store = postgres_store(url, connections=1)
+    await store.open()
+    monkeypatch.setattr(postgres, "CONNECT_SECONDS", 0.2)
+    long = asyncio.ensure_future(store._database.read(compiled(select(func.pg_sleep(0.5))), {}))
+    await asyncio.sleep(0.05)
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    await long
+    await store.ping()
+    await store.close()
     await drop_postgres_database(postgres_server, url)

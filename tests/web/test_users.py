@@ -270,3 +270,20 @@ async def test_roles_and_plans_are_on_record_from_what_to_what(service: Service)
     await change(service, admin, "eve", role="admin", plan="premium", username="eva")
     (event,) = await service.events(admin, kind="user_changed")
     assert event["detail"] == "username role:user>admin plan:free>premium"
+
+
+async def test_who_is_no_administrator_any_more_when_the_hash_is_made_creates_nobody(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = await service.new_admin()
+    real = service.server.hashing.hash
+
+    async def logged_out_meanwhile(prepared: str) -> str:
+        await service.logout(admin)
+        return await real(prepared)
+
+    monkeypatch.setattr(service.server.hashing, "hash", logged_out_meanwhile)
+    body = {"username": "mallory", "password": "test123", "role": "admin"}
+    assert (await service.http.post("/users/", json=body, headers=bearer(admin))).status_code == 401
+    monkeypatch.undo()
+    assert (await service.http.post("/login", data={"username": "mallory", "password": "test123"})).status_code == 401

@@ -1,6 +1,7 @@
 """Sign up: make an account, by its future owner or by an administrator."""
 
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -80,10 +81,12 @@ class Register:
         now: Instant,
         role: Role = "user",
         release: bool = False,
+        still: Callable[[], Awaitable[object]] | None = None,
     ) -> User:
         """Make an account with any role and plan, as an administrator. *release* lets go of reserved names first.
 
-        Without a *password* nobody can log in until a reset link has set one.
+        Without a *password* nobody can log in until a reset link has set one. *still* is asked, and may raise, when the
+        hash is made: whoever may not do this any more does not.
         Raises InvalidName, UnknownPlan, WeakPassword, AlreadyRegistered.
         """
         names = self._prepare(username, email, plan)
@@ -91,6 +94,8 @@ class Register:
             hashed = await self._hashing.hash(secrets.token_urlsafe(32))
         else:
             hashed = await self._hashing.hash(self._strong(password, username, email))
+        if still is not None:
+            await still()
         return await self._add("user_created", username, email, names, hashed, plan, role, origin, now, release)
 
     async def create_with_hash(

@@ -130,6 +130,7 @@ class UserRoutes:
             release=wanted.release_names,
             origin=origin,
             now=now,
+            still=lambda: self._callers.admin(call),
         )
         shown = shown_account(user)
         if wanted.password is None:

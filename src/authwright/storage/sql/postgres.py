@@ -24,6 +24,8 @@ STATEMENT_SECONDS: Final = 5.0
 REPORT_SECONDS: Final = 60.0
 # How long nobody else waits for a server that could not be reached.
 DOWN_SECONDS: Final = 0.5
+# A server that answered nobody for so long, while somebody waited in vain, counts as gone.
+QUIET_SECONDS: Final = 2.0
 TRIES: Final = 60
 # A statement that can be done for many runs so often at once; who comes meanwhile is done together by the next.
 LANES: Final = 2
@@ -32,6 +34,14 @@ MOST_TOGETHER: Final = 128
 # Rows that get the number after the newest: who was second tries the next one.
 _NUMBERED: Final = frozenset({"revocations_pkey"})
 _LOST_A_RACE: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+# The driver has an error of its own for a server that says goodbye while nobody asked it anything.
+_LOST: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 _CANNOT_WRITE: Final = (asyncpg.ReadOnlySQLTransactionError, asyncpg.CannotConnectNowError)
 
 T = TypeVar("T")
@@ -79,7 +89,7 @@ class PostgresDatabase:
         self._connections = connections
         self._pool: Any = None
         self._lines: dict[Statement, _Line] = {}
-        self._down_until = 0.0
+        self._answered = self._down_until = 0.0
 
     async def open(self) -> None:
         try:
@@ -95,7 +105,7 @@ class PostgresDatabase:
                 server_settings={"application_name": "authwright"},
                 statement_cache_size=0 if self._pooled else 1024,
             )
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
+        except (asyncpg.PostgresError, *_LOST, ValueError) as error:
             raise StoreUnavailable(f"cannot connect to PostgreSQL: {_told(error)}") from None
 
     async def close(self) -> None:
@@ -215,9 +225,12 @@ class PostgresDatabase:
             try:
                 async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
                     if not self._pooled:
-                        return await work(connection)
-                    async with connection.transaction():
-                        return await work(connection)
+                        answer = await work(connection)
+                    else:
+                        async with connection.transaction():
+                            answer = await work(connection)
+                self._answered = time.monotonic()
+                return answer
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name not in _NUMBERED:
                     raise Conflict(error.constraint_name) from None
@@ -229,10 +242,13 @@ class PostgresDatabase:
                 # Another server may be the one that takes writes now.
                 await self._pool.expire_connections()
                 raise StoreUnavailable(_told(error)) from None
-            except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except _LOST as error:
                 if again and attempt == 0 and not isinstance(error, TimeoutError):
                     continue
-                self._down_until = time.monotonic() + DOWN_SECONDS
+                # Where others are answered, one that waited in vain tells of much to do, not of a server that is gone.
+                now = time.monotonic()
+                if not isinstance(error, TimeoutError) or now - self._answered > QUIET_SECONDS:
+                    self._down_until = now + DOWN_SECONDS
                 raise StoreUnavailable(_told(error)) from None
             except asyncpg.DataError as error:
                 # A value that cannot be stored: its caller's mistake alone.
