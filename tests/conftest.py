@@ -11,11 +11,14 @@ import pytest
 from authwright.config import SETTINGS, setting_names
 from databases import postgres
 from harness import Clock, Service, open_service
-from issued import ISSUED
+from issued import ISSUED, note_at_the_source
 
 _NAMES = {name for setting in SETTINGS for name in setting_names(setting.name)}
 for _name in [name for name in os.environ if name.startswith("AUTHWRIGHT_") or name.removesuffix("_FILE") in _NAMES]:
     del os.environ[_name]
+
+
+note_at_the_source()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,9 +3,13 @@
 import contextlib
 import json
 import re
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from authwright.domain.refresh import RefreshTokens
+from authwright.jose.sign import Signer
 
 # What answers call their secrets; a link carries its token in the query.
 _NAMES = {"access_token", "refresh_token", "key", "client_key", "url"}
@@ -45,6 +49,8 @@ class Issued:
     def plant(self, secret: str) -> None:
         """Keep a *secret* that does leak: the search must find this one, or it finds nothing."""
         self._planted.add(secret)
+        # Where it was made it was noted as one that must not leak.
+        self._parts = {part: value for part, value in self._parts.items() if part not in secret.encode()}
         self._keep(secret)
 
     def _keep(self, value: str) -> None:
@@ -86,3 +92,16 @@ def _matching(folder: Path) -> Iterable[Path]:
 
 
 ISSUED = Issued()
+
+
+def note_at_the_source() -> None:
+    """Note every key and token that is made in this process, whoever asks for it and however it is handed out."""
+    token_urlsafe, encode, sign = secrets.token_urlsafe, RefreshTokens.encode, Signer.sign
+
+    def noted(value: str) -> str:
+        ISSUED.note({"key": value})
+        return value
+
+    secrets.token_urlsafe = lambda nbytes=None: noted(token_urlsafe(nbytes))
+    RefreshTokens.encode = lambda self, token: noted(encode(self, token))  # type: ignore[method-assign]
+    Signer.sign = lambda self, claims: noted(sign(self, claims))  # type: ignore[method-assign]

@@ -100,6 +100,24 @@ def start(folder: Path, *arguments: str, port: int | None = None, ready: bool = 
     return running
 
 
+def assert_logouts_are_refused_everywhere(server: Running, form: dict[str, str], rounds: int) -> None:
+    """Log in and out: every worker accepts a token before, and refuses it from the answer on."""
+    # Connections of their own: the kernel spreads them over the workers, and each stays with its worker.
+    spread = [server.http() for _ in range(12)]
+    with server.http() as http:
+        for _ in range(rounds):
+            login = http.post("/login", data=form).json()
+            bearer = {"Authorization": f"Bearer {login['access_token']}"}
+            # Every worker has verified this token before, so it is in the table of each.
+            assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
+            assert http.post("/logout", headers=bearer).status_code == 200
+            assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
+            body = {"refresh_token": login["refresh_token"]}
+            assert {each.post("/refresh-token", json=body).status_code for each in spread} == {400}
+    for each in spread:
+        each.close()
+
+
 def wait_until_ready(running: Running, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     with httpx2.Client(base_url=running.base, timeout=2) as http:

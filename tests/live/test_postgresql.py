@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from databases import PostgresServer, own_postgres
-from processes import Running, free_port, production_environment, run, serving
+from processes import Running, assert_logouts_are_refused_everywhere, free_port, production_environment, run, serving
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 
@@ -31,18 +31,7 @@ def workers(tmp_path: Path, database: PostgresServer) -> Iterator[Running]:
 
 
 def test_a_logout_is_refused_on_every_worker_from_the_response_on(workers: Running) -> None:
-    spread = [workers.http() for _ in range(12)]
-    with workers.http() as http:
-        for _ in range(10):
-            login = http.post("/login", data=FORM).json()
-            bearer = {"Authorization": f"Bearer {login['access_token']}"}
-            assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
-            assert http.post("/logout", headers=bearer).status_code == 200
-            assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
-            body = {"refresh_token": login["refresh_token"]}
-            assert {each.post("/refresh-token", json=body).status_code for each in spread} == {400}
-    for each in spread:
-        each.close()
+    assert_logouts_are_refused_everywhere(workers, FORM, 10)
 
 
 def test_r102_a_logout_on_one_machine_is_honoured_on_another_within_a_second(

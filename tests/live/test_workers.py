@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from processes import Running, free_port, production_environment, run, serving
+from processes import Running, assert_logouts_are_refused_everywhere, free_port, production_environment, run, serving
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 
@@ -43,19 +43,7 @@ def connections(server: Running, count: int) -> list[httpx2.Client]:
 
 
 def test_a_logout_is_refused_on_every_worker_from_the_response_on(workers: Running) -> None:
-    spread = connections(workers, 12)
-    with workers.http() as http:
-        for _ in range(20):
-            login = http.post("/login", data=FORM).json()
-            bearer = {"Authorization": f"Bearer {login['access_token']}"}
-            # Every worker has verified this token before, so it is in the table of each.
-            assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
-            assert http.post("/logout", headers=bearer).status_code == 200
-            assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
-            body = {"refresh_token": login["refresh_token"]}
-            assert {each.post("/refresh-token", json=body).status_code for each in spread} == {400}
-    for each in spread:
-        each.close()
+    assert_logouts_are_refused_everywhere(workers, FORM, 20)
 
 
 def test_r56_refreshes_that_race_over_workers_have_one_successor(workers: Running) -> None:

@@ -255,8 +255,8 @@ class PostgresDatabase:
                 raise error.__cause__ or ValueError(_told(error)) from None
             except asyncpg.PostgresError as error:
                 raise StoreUnavailable(_told(error)) from None
-            # Apart by chance, so that they do not meet again; nothing is guarded by it.
-            await asyncio.sleep(random.uniform(0, 0.002 * min(attempt + 1, 10)))  # noqa: S311
+            pause = random.uniform(0, 0.002 * min(attempt + 1, 10))  # noqa: S311 - apart by chance; it guards nothing
+            await asyncio.sleep(pause)
         raise StoreUnavailable("too many concurrent changes")
 
 

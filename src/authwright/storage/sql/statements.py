@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from sqlalchemy import Dialect, FunctionElement
 from sqlalchemy.dialects import sqlite
@@ -138,35 +139,27 @@ def _picker(names: Sequence[str]) -> Callable[[Parameters], Values]:
     return itemgetter(*names)
 
 
-class least(FunctionElement[int]):
+class _Named(FunctionElement[int]):
+    """A function that each database calls by a name of its own."""
+
+    inherit_cache = True
+    names: ClassVar[Mapping[str, str]]
+
+
+class least(_Named):
     """The smaller of two numbers."""
 
-    name = "least"
     inherit_cache = True
+    names = MappingProxyType({"sqlite": "min", "postgresql": "least"})
 
 
-class position(FunctionElement[int]):
+class position(_Named):
     """Where the first text has the second in it, from 1; 0 for nowhere."""
 
-    name = "position"
     inherit_cache = True
+    names = MappingProxyType({"sqlite": "instr", "postgresql": "strpos"})
 
 
-@compiles(least, "sqlite")
-def _least(element: least, compiler: Any, **options: Any) -> str:
-    return f"min({compiler.process(element.clauses, **options)})"
-
-
-@compiles(least, "postgresql")
-def _least_postgres(element: least, compiler: Any, **options: Any) -> str:
-    return f"least({compiler.process(element.clauses, **options)})"
-
-
-@compiles(position, "sqlite")
-def _position(element: position, compiler: Any, **options: Any) -> str:
-    return f"instr({compiler.process(element.clauses, **options)})"
-
-
-@compiles(position, "postgresql")
-def _position_postgres(element: position, compiler: Any, **options: Any) -> str:
-    return f"strpos({compiler.process(element.clauses, **options)})"
+@compiles(_Named)
+def _call(element: _Named, compiler: Any, **options: Any) -> str:
+    return f"{element.names[compiler.dialect.name]}({compiler.process(element.clauses, **options)})"
