@@ -43,6 +43,7 @@ from authwright.services.keys import Keyring, KeyWrap
 from authwright.services.login import Lifetimes, Login
 from authwright.services.logout import Logout
 from authwright.services.metrics import Metrics
+from authwright.services.notices import Notices
 from authwright.services.password import Passwords
 from authwright.services.predict import Predict
 from authwright.services.refresh import Refresh
@@ -56,6 +57,7 @@ from authwright.services.usage import Usage
 from authwright.services.users import Users
 from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
+from authwright.smtp import Smtp
 from authwright.storage.counter import CounterPage, shared_page
 from authwright.storage.port import IncompatibleStore, StoreUnavailable
 from authwright.storage.sql import SqlStore, postgres_store, sqlite_store
@@ -169,6 +171,8 @@ class Server:
         )
         self.refresh = Refresh(self.store, self.keyring, self.tokens, self.revoke, self.metrics, lifetimes)
         self.logout = Logout(self.store, self.keyring, self.revoke)
+        mail = Smtp(settings.smtp_url, sender=settings.mail_from) if settings.smtp_url else None
+        self.notices = Notices(self.store, self.throttle, mail, issuer=settings.issuer)
         confirm = Confirm(self.store, self.hashing, self.throttle)
         self.passwords = Passwords(
             self.store,
@@ -177,14 +181,21 @@ class Server:
             confirm,
             self.throttle,
             self.revoke,
+            self.notices,
             policy=passwords,
             issuer=settings.issuer,
         )
-        self.users = Users(self.store, self.keyring, confirm, self.throttle, self.revoke, self.plans)
+        self.users = Users(self.store, self.keyring, confirm, self.throttle, self.revoke, self.plans, self.notices)
         audiences = self.tokens.known_audiences
         self.clients = Clients(self.store, self.revoke, self.throttle, self.plans, audiences=audiences)
         self.api_keys = ApiKeys(
-            self.store, self.revoke, self.throttle, self.plans, issuer=settings.issuer, audiences=audiences
+            self.store,
+            self.revoke,
+            self.throttle,
+            self.plans,
+            self.notices,
+            issuer=settings.issuer,
+            audiences=audiences,
         )
         self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)
@@ -262,6 +273,7 @@ class Server:
             group.create_task(self.revoke.follow(self.clock, self._look_around))
             group.create_task(self.usage.flush_regularly())
             group.create_task(self.cleanup.run_regularly(self.clock))
+            group.create_task(self.notices.run_regularly(self.clock))
 
     async def _look_around(self) -> None:
         await self.verify.reload_keys(self.clock())

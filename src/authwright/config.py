@@ -168,6 +168,15 @@ class Settings:
         "METRICS_TOKEN",
         secret=True,
     )
+    smtp_url: str = _setting(
+        "",
+        _text,
+        "Mail server that tells users of changes to their accounts: `smtps://user:password@host` (TLS from the start), "
+        "`smtp://user:password@host:587` (STARTTLS; none for a server on this machine). Empty: no mail.",
+        "SMTP_URL",
+        secret=True,
+    )
+    mail_from: str = _setting("", _text, "Address that mail comes from: auth@example.com.")
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe log line that is written."
     )
@@ -334,6 +343,7 @@ def settings_problems(settings: Settings) -> list[str]:
             break
     if any(_ORIGIN.fullmatch(origin) is None for origin in settings.cors_origins):
         problems.append("AUTHWRIGHT_CORS_ORIGINS must name origins like https://app.example.com; no path, no '*'.")
+    problems += _mail_problems(settings)
     if settings.is_dev:
         if not settings.loopback:
             problems.append("AUTHWRIGHT_HOST must be a loopback address in dev; use `authwright serve` for others.")
@@ -429,6 +439,25 @@ def secret_key_problem(text: str) -> str | None:
 def new_secret_key() -> str:
     """32 random bytes as 43 characters of base64url."""
     return secrets.token_urlsafe(32)
+
+
+def _mail_problems(settings: Settings) -> list[str]:
+    if not settings.smtp_url:
+        return ["AUTHWRIGHT_MAIL_FROM is set, but no SMTP_URL."] if settings.mail_from else []
+    problems: list[str] = []
+    try:
+        parts = urlsplit(settings.smtp_url)
+        good = parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.port != 0
+        good &= parts.path in ("", "/") and not parts.query and not parts.fragment
+        # Only what the classic login of mail servers can carry.
+        good &= (parts.username is None) == (parts.password is None)
+    except ValueError:
+        good = False
+    if not good:
+        problems.append("SMTP_URL must be smtp://host:port or smtps://host:port, with user:password@ where needed.")
+    if re.fullmatch(r"[!-?A-~]+@[A-Za-z0-9.-]+", settings.mail_from) is None:
+        problems.append("AUTHWRIGHT_MAIL_FROM is required with SMTP_URL: the address that mail comes from.")
+    return problems
 
 
 def _postgres_problems(settings: Settings) -> list[str]:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from authwright.domain.event import COMMAND_LINE, Outcome, event
+from authwright.domain.event import COMMAND_LINE, Origin, Outcome, event
 from authwright.domain.instant import after
+from authwright.domain.notice import notices_of
 from authwright.domain.usage import day_of
 from authwright.storage.port import EventFilter, NameTaken, Store
 from records import HASH, NOW, client, name, secret, session, user
@@ -43,6 +44,26 @@ async def test_whatever_opens_a_session_is_on_record(store: Store) -> None:
     assert await store.sessions.open(session("usr_none")) is None
     assert await store.sessions.open_with_key(secret(9), session("")) is None
     assert len(await store.events.list(ALL, before=None, most=100)) == 2
+
+
+async def test_whom_an_event_is_to_be_told_to_waits_until_it_was_sent(store: Store) -> None:
+    ada = user()
+    told = event("user_changed", Origin("192.0.2.7", actor=ada.id), now=NOW, subject=ada.id, detail="email")
+    told = told._replace(tell=("a@example.com", "b@example.com"))
+    await store.users.add(ada, [name("ada")])
+    assert not await store.users.change(replace(ada, auth_epoch=2), epoch=7, gained=[], lost=[], event=told)
+    assert await store.notices.list(after=0, most=9) == []
+    assert await store.users.change(replace(ada, auth_epoch=2), epoch=1, gained=[], lost=[], event=told)
+    assert await store.users.replace_password(ada.id, old=HASH, new=HASH, epoch=2, now=NOW, event=told) == 3
+    waiting = await store.notices.list(after=0, most=9)
+    assert [each._replace(number=0) for each in waiting] == [*notices_of(told), *notices_of(told)]
+    numbers = [each.number for each in waiting]
+    assert numbers == sorted(set(numbers))
+    assert await store.notices.list(after=numbers[0], most=2) == waiting[1:3]
+    for number in (*numbers[1:], numbers[1]):
+        await store.notices.delete(number)
+    assert await store.notices.list(after=0, most=9) == waiting[:1]
+    assert [each.tell for each in await store.events.list(ALL, before=None, most=9)] == [(), ()]
 
 
 async def test_an_act_that_changes_nothing_leaves_no_event(store: Store) -> None:

@@ -58,7 +58,11 @@ COMMAND_LINE: Final = Origin(actor=COMMAND)
 
 
 class Event(NamedTuple):
-    """One row. *subject* is whom it concerns; *number* is 0 until the store gives it one."""
+    """One row. *subject* is whom it concerns; *number* is 0 until the store gives it one.
+
+    *tell*: the addresses that are sent a notice of it (domain.notice). The store keeps them until that is done, not in
+    the row.
+    """
 
     at: Instant
     kind: EventKind
@@ -72,6 +76,7 @@ class Event(NamedTuple):
     request_id: str
     detail: str
     number: int = 0
+    tell: tuple[str, ...] = ()
 
 
 def event(
@@ -84,6 +89,7 @@ def event(
     session_id: str = "",
     detail: str = "",
     outcome: Outcome = "success",
+    tell: tuple[str, ...] = (),
 ) -> Event:
     """What happened *now* at the wish of *origin*; its subject is the actor, where nobody was known before."""
     return Event(
@@ -98,6 +104,7 @@ def event(
         harmless(origin.user_agent),
         origin.request_id,
         detail,
+        tell=tell,
     )
 
 

@@ -30,6 +30,7 @@ from authwright.domain.secrets import (
 from authwright.guard.principal import Principal
 from authwright.services.clients import MAX_NAME
 from authwright.services.login import KEYS
+from authwright.services.notices import Notices
 from authwright.services.revoke import Revoke
 from authwright.services.throttle import Throttle
 from authwright.storage.port import Store
@@ -57,6 +58,7 @@ class ApiKeys:
         revoke: Revoke,
         throttle: Throttle,
         plans: Plans,
+        notices: Notices,
         *,
         issuer: str,
         audiences: tuple[str, ...],
@@ -65,6 +67,7 @@ class ApiKeys:
         self._revoke = revoke
         self._throttle = throttle
         self._plans = plans
+        self._notices = notices
         self._issuer = issuer
         self._audiences = audiences
 
@@ -106,7 +109,8 @@ class ApiKeys:
             created_at=now,
             expires_at=after(now, min(days, MAX_DAYS) * _DAY),
         )
-        done = event("api_key_created", origin, now=now, subject=user_id, client_id=made.id)
+        tell = self._notices.recipients(user)
+        done = event("api_key_created", origin, now=now, subject=user_id, client_id=made.id, tell=tell)
         if not await self._store.api_keys.add(made, epoch=caller.auth_epoch, most=MOST_API_KEYS, event=done):
             raise Forbidden(f"A user has at most {MOST_API_KEYS} keys; delete one first.")
         log.info("api_key_created", subject=user_id, key=made.id)

@@ -16,6 +16,7 @@ from authwright.domain.secrets import RESET_TOKEN_PREFIX, SessionId, Subject, Us
 from authwright.domain.user import User
 from authwright.services.confirm import Confirm
 from authwright.services.hashing import Hashing
+from authwright.services.notices import Notices
 from authwright.services.revoke import Revoke
 from authwright.services.throttle import Throttle
 from authwright.services.tokens import Grant, Tokens
@@ -47,6 +48,7 @@ class Passwords:
         confirm: Confirm,
         throttle: Throttle,
         revoke: Revoke,
+        notices: Notices,
         *,
         policy: PasswordPolicy,
         issuer: str,
@@ -57,6 +59,7 @@ class Passwords:
         self._confirm = confirm
         self._throttle = throttle
         self._revoke = revoke
+        self._notices = notices
         self._policy = policy
         self._issuer = issuer
 
@@ -87,7 +90,8 @@ class Passwords:
         session = await self._store.sessions.find(session_id)
         if session is None or not session.is_live(now):
             raise Unauthenticated(detail="the session ended meanwhile")
-        done = event("password_changed", origin, now=now, subject=subject, session_id=session_id)
+        tell = self._notices.recipients(user)
+        done = event("password_changed", origin, now=now, subject=subject, session_id=session_id, tell=tell)
         ending = self._revoke.ending("password_changed", now, keep=session_id)
         replacement = self._store.users.replace_password(
             user.id, old=user.password_hash, new=hashed, epoch=epoch, now=now, ending=ending, event=done
@@ -126,7 +130,8 @@ class Passwords:
         prepared = require_strong(new, policy=self._policy, context=_context(user))
         with self._hashing.place(origin.address):
             hashed = await self._hashing.hash(prepared)
-        done = event("password_reset", origin, now=now, subject=user.id)
+        tell = self._notices.recipients(user)
+        done = event("password_reset", origin, now=now, subject=user.id, tell=tell)
         ending = self._revoke.ending("password_reset", now)
         reset = self._store.users.reset_password(user.id, spent, new=hashed, now=now, ending=ending, event=done)
         if await self._revoke.carry_out("subject", reset) is None:

@@ -103,18 +103,32 @@ class Refresh:
         self, verdict: Verdict, presented: RefreshToken, session: Session | None, origin: Origin, now: Instant
     ) -> None:
         self._metrics.refreshes.labels(verdict.value).inc()
-        whose: dict[str, str] = {"session_id": presented.session_id}
-        if session is not None:
-            whose |= {"subject": session.subject, "client_id": session.client_id}
+        subject, client = (session.subject, session.client_id) if session is not None else ("", "")
         if verdict is Verdict.REVOKED and session is not None:
             await self._revoke.repair_session(session, now)
         if verdict is Verdict.REUSE:
             self._metrics.reuses.inc()
-            reused = event("refresh_reused", origin, now=now, outcome="failure", **whose)
+            reused = event(
+                "refresh_reused",
+                origin,
+                now=now,
+                outcome="failure",
+                subject=subject,
+                client_id=client,
+                session_id=presented.session_id,
+            )
             await self._revoke.end_session(presented.session_id, because="reuse", now=now, event=reused)
             log.warning("refresh_token_reused", session=presented.session_id, generation=presented.generation)
         elif verdict is Verdict.ROLLBACK:
-            rolled = event("store_rolled_back", origin, now=now, outcome="failure", **whose)
+            rolled = event(
+                "store_rolled_back",
+                origin,
+                now=now,
+                outcome="failure",
+                subject=subject,
+                client_id=client,
+                session_id=presented.session_id,
+            )
             await self._store.events.append(rolled)
             log.error("store_rolled_back", session=presented.session_id, generation=presented.generation)
         else:

@@ -23,6 +23,7 @@ from authwright.storage.port import Passed, Store
 
 _DAY: Final = 86_400
 _HOUR: Final = 3_600
+_NOTICES: Final = Backoff(free=20, memory=_DAY)
 
 log = structlog.get_logger("authwright.throttle")
 
@@ -106,6 +107,10 @@ class Throttle:
         opens = await self._store.throttles.admit([(bucket, self._registrations)], now=now)
         if opens is not None:
             raise self._too_many(opens, now)
+
+    async def notice(self, recipient: str, *, now: Instant) -> bool:
+        """Count a mail to *recipient*; whether it may be sent."""
+        return await self._store.throttles.admit([(self._bucket("notice", recipient), _NOTICES)], now=now) is None
 
     def _familiar(self, name: str, network: str) -> Bucket:
         return self._bucket("familiar", name, network)

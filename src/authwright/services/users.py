@@ -19,6 +19,7 @@ from authwright.domain.secrets import SessionId, Subject, UserId, is_subject
 from authwright.domain.user import Status, User
 from authwright.services.confirm import Confirm
 from authwright.services.keys import Keyring
+from authwright.services.notices import Notices
 from authwright.services.revoke import Revoke
 from authwright.services.throttle import Throttle
 from authwright.storage.port import Ending, NameDigest, NameTaken, Store, UserFilter
@@ -53,7 +54,14 @@ class Users:
     """Manages accounts."""
 
     def __init__(
-        self, store: Store, keyring: Keyring, confirm: Confirm, throttle: Throttle, revoke: Revoke, plans: Plans
+        self,
+        store: Store,
+        keyring: Keyring,
+        confirm: Confirm,
+        throttle: Throttle,
+        revoke: Revoke,
+        plans: Plans,
+        notices: Notices,
     ) -> None:
         self._store = store
         self._throttle = throttle
@@ -61,6 +69,7 @@ class Users:
         self._confirm = confirm
         self._revoke = revoke
         self._plans = plans
+        self._notices = notices
 
     async def find(self, name: str) -> User:
         """The user with this name, address or id. Raises NotFound."""
@@ -154,7 +163,15 @@ class Users:
             _shown_change(name, user, wanted) for name in _CHANGEABLE if getattr(user, name) != getattr(wanted, name)
         ]
         gained = [each for each in afterwards if each not in before]
-        done = event(_kind(user, wanted), origin, now=now, subject=user.id, detail=" ".join(changed))
+        renamed = (user.username, user.email) != (wanted.username, wanted.email)
+        done = event(
+            _kind(user, wanted),
+            origin,
+            now=now,
+            subject=user.id,
+            detail=" ".join(changed),
+            tell=self._notices.recipients(user, wanted) if renamed else (),
+        )
         change = self._store.users.change(
             wanted,
             epoch=user.auth_epoch,
@@ -181,7 +198,7 @@ class Users:
         return self._revoke.ending("changed", now, carry_over=True)
 
     async def _delete(self, user: User, origin: Origin, now: Instant) -> None:
-        done = event("user_deleted", origin, now=now, subject=user.id)
+        done = event("user_deleted", origin, now=now, subject=user.id, tell=self._notices.recipients(user))
         ending = self._revoke.ending("deleted", now)
         # As it was when the password was checked, or the administrator looked: not after a change since then.
         deletion = self._store.users.delete(user.id, epoch=user.auth_epoch, ending=ending, event=done)

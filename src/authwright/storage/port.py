@@ -5,7 +5,7 @@ An awaited verb is durable when it returns: it survives `kill -9` of the process
 its docstring says in which order it writes. Nothing here decides anything: policy is in `domain`.
 
 A verb that takes an `event` stores it with the act, in one step: never the one without the other. It stores none if the
-verb changed nothing.
+verb changed nothing. The notices to those whom the event is to be told to belong to it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from authwright.domain.client import Client, ClientStatus
 from authwright.domain.event import Event, EventKind, Outcome
 from authwright.domain.instant import Instant
 from authwright.domain.keyring import KeyRecord
+from authwright.domain.notice import Notice
 from authwright.domain.revocation import Revocation
 from authwright.domain.secrets import ApiKeyId, ClientId, Digest, SessionId, Subject, UserId
 from authwright.domain.session import EndReason, Session
@@ -407,6 +408,16 @@ class Events(Protocol):
         """UTC day (since 1970), kind, outcome and how many."""
 
 
+class Notices(Protocol):
+    """Mail to be sent: one for each address in an event's `tell`, stored in one step with the event."""
+
+    async def list(self, *, after: int, most: int) -> Sequence[Notice]:
+        """Those with a number above *after*, oldest first; at most *most*."""
+
+    async def delete(self, number: int) -> None:
+        """Let go of one: it was sent, or will never be."""
+
+
 class Throttles(Protocol):
     """Counters of failures, shared by all processes."""
 
@@ -507,6 +518,9 @@ class Store(Protocol):
 
     @property
     def events(self) -> Events: ...
+
+    @property
+    def notices(self) -> Notices: ...
 
     @property
     def throttles(self) -> Throttles: ...

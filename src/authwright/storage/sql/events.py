@@ -6,8 +6,10 @@ from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, func, insert,
 
 from authwright.domain.event import Event, EventKind, Outcome
 from authwright.domain.instant import Instant
+from authwright.domain.notice import notices_of
 from authwright.domain.usage import DAY
 from authwright.storage.port import EventFilter
+from authwright.storage.sql.notices import notice_step
 from authwright.storage.sql.statements import Database, Step, compiled, unfailing
 from authwright.storage.sql.tables import events
 
@@ -50,8 +52,8 @@ def event_step(event: Event) -> Step:
 
 
 def steps_of(event: Event | None) -> tuple[Step, ...]:
-    """The step that stores *event*, if there is one."""
-    return () if event is None else (event_step(event),)
+    """The steps that store *event*, if there is one, and the notices of it."""
+    return () if event is None else (event_step(event), *map(notice_step, notices_of(event)))
 
 
 class SqlEvents:
@@ -61,7 +63,7 @@ class SqlEvents:
         self._database = database
 
     async def append(self, event: Event) -> None:
-        await self._database.write(*event_step(event))
+        await self._database.write_together(*steps_of(event))
 
     async def list(self, which: EventFilter, *, before: int | None, most: int) -> Sequence[Event]:
         parameters = {

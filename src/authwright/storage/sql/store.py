@@ -10,6 +10,7 @@ from authwright.storage.sql.events import SqlEvents
 from authwright.storage.sql.facts import SqlFacts
 from authwright.storage.sql.keys import SqlKeys
 from authwright.storage.sql.ledger import SqlLedger
+from authwright.storage.sql.notices import SqlNotices
 from authwright.storage.sql.schema import prepare_postgres, prepare_sqlite
 from authwright.storage.sql.sessions import SqlSessions
 from authwright.storage.sql.sqlite import SqliteDatabase
@@ -31,6 +32,7 @@ class SqlStore:
         self.sessions = SqlSessions(database)
         self.ledger = SqlLedger(database)
         self.events = SqlEvents(database)
+        self.notices = SqlNotices(database)
         self.throttles = SqlThrottles(database)
         self.usage = SqlUsage(database)
         self.keys = SqlKeys(database)

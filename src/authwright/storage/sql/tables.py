@@ -197,6 +197,20 @@ CREATE TRIGGER IF NOT EXISTS session_opened AFTER INSERT ON sessions BEGIN
 END
 """
 
+# Mail that waits to be sent.
+notices = Table(
+    "notices",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    # So that a number is never used twice, even if nothing waits.
+    sqlite_autoincrement=True,
+)
+
 # What was called and how long it took: sums by UTC day, added to once a second.
 usage = Table(
     "usage",
