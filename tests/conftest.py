@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from authwright.config import SETTINGS, setting_names
-from databases import postgres
+from databases import mongo, postgres
 from harness import Clock, Service, open_service
 from issued import ISSUED, note_at_the_source
 
@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     kept: Counter[tuple[str, str]] = Counter()
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, ()):
-            where = re.search(r"^tests/contract/.*[\[-](sqlite-memory|sqlite-file|postgresql)\b", report.nodeid)
+            where = re.search(r"^tests/contract/.*[\[-](sqlite-memory|sqlite-file|postgresql|mongodb)\b", report.nodeid)
             if where:
                 kept[where[1], outcome] += 1
     for store in sorted({store for store, _ in kept}):
@@ -64,6 +64,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server."""
     with postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mongo_server() -> Iterator[str]:
+    """The URL of a server that speaks MongoDB's protocol."""
+    with mongo() as url:
         yield url
 
 

@@ -7,16 +7,20 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import pytest
+from pymongo import AsyncMongoClient
 
+from authwright.storage.mongo import MongoStore, mongo_store
 from authwright.storage.sql import SqlStore, postgres_store, sqlite_store
 from issued import ISSUED
 from processes import free_port
@@ -24,8 +28,10 @@ from processes import free_port
 _NOBODY = 65534
 
 
-def store_at(url: str) -> SqlStore:
+def store_at(url: str) -> SqlStore | MongoStore:
     """The store that *url* names."""
+    if url.startswith("mongodb:"):
+        return mongo_store(url)
     return sqlite_store(Path(url.removeprefix("sqlite:///"))) if url.startswith("sqlite:") else postgres_store(url)
 
 
@@ -146,6 +152,95 @@ async def drop_postgres_database(server: str, url: str) -> None:
     await connection.close()
 
 
+# What is not root's business is loaded by root, whose folders may be closed to others, and then run by somebody else.
+_MONGO = """
+import encodings.idna, importlib, os, pkgutil, sys
+import secantus, secantus.cli
+for each in pkgutil.iter_modules(secantus.__path__, "secantus."):
+    if not each.ispkg and each.name != "secantus.__main__":
+        importlib.import_module(each.name)
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid({who})
+    os.setuid({who})
+sys.argv = ["secantusd-py", *{arguments!r}]
+sys.exit(secantus.cli.main())
+"""
+
+
+class MongoServer:
+    """A server that speaks MongoDB's protocol (SecantusDB: not MongoDB itself), in the folder *top*."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        _somebody_else(top / "data")
+        self._port = free_port()
+        self.url = f"mongodb://127.0.0.1:{self._port}/"
+        self.start()
+
+    def start(self) -> None:
+        arguments = ["--port", str(self._port), "--storage-path", str(self._top / "data"), "--log-level", "WARNING"]
+        script = _MONGO.format(who=_NOBODY, arguments=arguments)
+        out = self._top / "mongo.out"
+        with out.open("a") as written:
+            command, home = [sys.executable, "-c", script], {**os.environ, "HOME": str(self._top)}
+            self._server = subprocess.Popen(command, stdout=written, stderr=written, cwd="/", env=home)
+        deadline = time.monotonic() + 30
+        while not _listens(self._port):
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(out.read_text())
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._server.kill()
+        self._server.wait()
+
+    def stop(self) -> None:
+        self._server.terminate()
+        try:
+            self._server.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@contextmanager
+def own_mongo() -> Iterator[MongoServer]:
+    """A server that nobody else uses."""
+    with _folder() as top:
+        server = MongoServer(top)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def mongo() -> Iterator[str]:
+    """The URL of a server in which databases can be made: TEST_MONGO_URL, or one of our own."""
+    given = os.environ.get("TEST_MONGO_URL")
+    if given:
+        yield given
+        return
+    with own_mongo() as server:
+        yield server.url
+
+
+def new_mongo_database(server: str) -> str:
+    """The URL of an empty database on *server*."""
+    return urlunsplit(urlsplit(server)._replace(path=f"/test_{secrets.token_hex(8)}"))
+
+
+async def drop_mongo_database(url: str) -> None:
+    """Drop it, after a search for secrets in all its collections."""
+    async with AsyncMongoClient[dict[str, Any]](url) as client:
+        database = client.get_default_database()
+        for name in await database.list_collection_names():
+            rows = await database[name].find().to_list()
+            ISSUED.search(repr(rows).encode(), f"the collection {name}")
+        await client.drop_database(database)
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     top = Path(tempfile.mkdtemp(prefix="authwright-tests-"))
@@ -177,3 +272,19 @@ def _somebody_else(data: Path) -> dict[str, Any]:
         return {}
     os.chown(data, _NOBODY, _NOBODY)
     return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+
+
+@asynccontextmanager
+async def a_database(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[str]:
+    """The URL of an empty database of the kind that the fixture's parameter names; gone afterwards."""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        url = await new_postgres_database(server)
+        yield url
+        await drop_postgres_database(server, url)
+    elif request.param == "mongodb":
+        url = new_mongo_database(request.getfixturevalue("mongo_server"))
+        yield url
+        await drop_mongo_database(url)
+    else:
+        yield f"sqlite:///{folder}/store.db"

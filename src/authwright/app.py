@@ -59,8 +59,8 @@ from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
 from authwright.smtp import Smtp
 from authwright.storage.counter import CounterPage, shared_page
-from authwright.storage.port import IncompatibleStore, StoreUnavailable
-from authwright.storage.sql import SqlStore, postgres_store, sqlite_store
+from authwright.storage.port import IncompatibleStore, Store, StoreUnavailable
+from authwright.storage.sql import postgres_store, sqlite_store
 from authwright.storage.sql.copy import copy_database
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
 from authwright.web.admin import AdminRoutes, add_admin
@@ -232,7 +232,7 @@ class Server:
         """Put the backup *source* in the place of the store; how many sessions of it were ended.
 
         Everybody logs in again (services.restore). A server that has the store open goes on with what was restored.
-        None: the store is PostgreSQL and was put back with its own tools, before any server has it open.
+        None: the store is a server's, and was put back with that server's own tools, before any process has it open.
         Raises IncompatibleStore, UnreadableKey, StoreUnavailable; then the store is as it was.
         """
         if source is None and not self.settings.is_sqlite:
@@ -259,8 +259,8 @@ class Server:
     def _database_file(self) -> Path:
         if not self.settings.is_sqlite:
             raise StoreUnavailable(
-                "PostgreSQL is copied and put back with its own tools (pg_dump, pg_restore); afterwards, before any "
-                "server starts, run `authwright restore` without a file"
+                "a database server is copied and put back with its own tools (pg_dump and pg_restore, mongodump and "
+                "mongorestore); afterwards, before any process starts, run `authwright restore` without a file"
             )
         path = self.settings.database_path
         if path is None:
@@ -440,11 +440,16 @@ def from_environment() -> FastAPI:
     return create_app(load_settings(as_mode(os.environ.get("AUTHWRIGHT_MODE", "serve"))))
 
 
-def _store_of(settings: Settings) -> tuple[SqlStore, CounterPage]:
+def _store_of(settings: Settings) -> tuple[Store, CounterPage]:
     """The store, and the counter that all processes of this machine share which use it."""
-    if not settings.is_sqlite:
-        store = postgres_store(settings.database_url, connections=settings.database_connections)
-        return store, CounterPage(shared_page(settings.database_name))
+    url, connections = settings.database_url, settings.database_connections
+    if settings.database_kind == "postgresql":
+        return postgres_store(url, connections=connections), CounterPage(shared_page(settings.database_name))
+    if settings.database_kind == "mongodb":
+        # Loaded where it is used: the driver is an extra.
+        from authwright.storage.mongo import mongo_store
+
+        return mongo_store(url, connections=connections), CounterPage(shared_page(settings.database_name))
     path = settings.database_path
     if path is None:
         return sqlite_store(None), CounterPage(None)

@@ -94,8 +94,10 @@ class Settings:
     database_url: str = _setting(
         "",
         _text,
-        "Where to store: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user:password@host/database`.",
+        "Where to store: `sqlite:///relative.db`, `sqlite:////absolute.db`, "
+        "`postgresql://user:password@host/database`, `mongodb://user:password@host/database`, `mongodb+srv://...`.",
         "DATABASE_URL",
+        "MONGO_URI",
         secret=True,
     )
     database_connections: int = _setting(
@@ -211,9 +213,17 @@ class Settings:
         return Path(self.data or (".authwright" if self.is_dev else "authwright-data"))
 
     @property
+    def database_kind(self) -> Literal["sqlite", "postgresql", "mongodb"]:
+        """What kind of database the store is."""
+        scheme = self.database_url.partition("://")[0].partition("+")[0]
+        if scheme in ("postgresql", "postgres"):
+            return "postgresql"
+        return "mongodb" if scheme == "mongodb" else "sqlite"
+
+    @property
     def is_sqlite(self) -> bool:
-        """Whether the store is SQLite; otherwise it is PostgreSQL."""
-        return self.database_url.partition("://")[0].partition("+")[0] not in ("postgresql", "postgres")
+        """Whether the store is SQLite."""
+        return self.database_kind == "sqlite"
 
     @property
     def database_name(self) -> str:
@@ -221,7 +231,7 @@ class Settings:
         if self.is_sqlite:
             return str(self.database_path or "a database in memory")
         parts = urlsplit(self.database_url)
-        return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return f"{self.database_kind}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
     def database_path(self) -> Path | None:
@@ -280,6 +290,8 @@ def load_settings(
         name, text = found
         try:
             chosen[setting.name] = setting.metadata["read"](text)
+            if name == "MONGO_URI" and not text.startswith(("mongodb://", "mongodb+srv://")):
+                raise ValueError("must be a mongodb:// or mongodb+srv:// URL")
         except ValueError as error:
             problems.append(f"{name} {error}.")
     problems += [
@@ -287,13 +299,6 @@ def load_settings(
         for name in sorted(values)
         if name.startswith("AUTHWRIGHT_") and name not in known
     ]
-    if "MONGO_URI" in values:
-        both = any(values.get(name) for name in setting_names("database_url"))
-        problems.append(
-            "DATABASE_URL and MONGO_URI are both set; keep one."
-            if both
-            else "MONGO_URI is set, but this version has no MongoDB yet; use DATABASE_URL."
-        )
     chosen |= {name: value for name, value in overrides.items() if value is not None}
     settings = _with_issuer(Settings.dev(**chosen) if mode == "dev" else Settings(**chosen))
     problems += settings_problems(settings)
@@ -375,12 +380,14 @@ def _issuer_problems(settings: Settings) -> list[str]:
 
 
 def _database_problems(settings: Settings) -> list[str]:
-    if not settings.is_sqlite:
+    if settings.database_kind == "postgresql":
         return _postgres_problems(settings)
+    if settings.database_kind == "mongodb":
+        return _mongo_problems(settings)
     try:
         path = settings.database_path
     except ValueError:
-        return ["DATABASE_URL must be a sqlite:/// or postgresql:// URL in this version."]
+        return ["DATABASE_URL must be a sqlite:///, postgresql:// or mongodb:// URL."]
     if path is None:
         return [] if settings.is_dev else ["DATABASE_URL names a database in memory; all would be lost at the end."]
     if settings.database_url and not path.parent.is_dir():
@@ -466,6 +473,16 @@ def _postgres_problems(settings: Settings) -> list[str]:
         return ["DATABASE_URL names no PostgreSQL server and database: postgresql://user:password@host/database."]
     if importlib.util.find_spec("asyncpg") is None:
         return ["DATABASE_URL is PostgreSQL; install its driver: pip install 'authwright[server,postgres]'."]
+    return []
+
+
+def _mongo_problems(settings: Settings) -> list[str]:
+    scheme, _, rest = settings.database_url.partition("://")
+    hosts = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
+    if scheme not in ("mongodb", "mongodb+srv") or not hosts:
+        return ["DATABASE_URL names no MongoDB server: mongodb://user:password@host/database."]
+    if importlib.util.find_spec("pymongo") is None:
+        return ["DATABASE_URL is MongoDB; install its driver: pip install 'authwright[server,mongo]'."]
     return []
 
 

@@ -7,18 +7,19 @@ import pytest
 
 from authwright.storage.port import Store
 from authwright.storage.sql import sqlite_store
-from databases import drop_postgres_database, new_postgres_database, store_at
+from databases import a_database, store_at
 
 
-@pytest.fixture(params=["sqlite-memory", "sqlite-file", "postgresql"])
+@pytest.fixture(params=["sqlite-memory", "sqlite-file", "postgresql", "mongodb"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    url = f"sqlite:///{tmp_path}/store.db"
-    if request.param == "postgresql":
-        server = request.getfixturevalue("postgres_server")
-        url = await new_postgres_database(server)
-    opened = sqlite_store(None) if request.param == "sqlite-memory" else store_at(url)
-    await opened.open()
-    yield opened
-    await opened.close()
-    if request.param == "postgresql":
-        await drop_postgres_database(server, url)
+    if request.param == "sqlite-memory":
+        opened: Store = sqlite_store(None)
+        await opened.open()
+        yield opened
+        await opened.close()
+        return
+    async with a_database(request, tmp_path) as url:
+        opened = store_at(url)
+        await opened.open()
+        yield opened
+        await opened.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from authwright.storage.counter import CounterPage
-from databases import drop_postgres_database, new_postgres_database, store_at
+from databases import a_database, store_at
 
 HERE = Path(__file__).parents[1]
 PROCESSES = 4
@@ -58,16 +58,11 @@ def race(url: str, work: str) -> list[Any]:
                 each.kill()
 
 
-@pytest.fixture(params=["sqlite-file", "postgresql"])
+@pytest.fixture(params=["sqlite-file", "postgresql", "mongodb"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """A store that outlives a process."""
-    if request.param == "sqlite-file":
-        yield f"sqlite:///{tmp_path}/store.db"
-    else:
-        server = request.getfixturevalue("postgres_server")
-        made = await new_postgres_database(server)
+    async with a_database(request, tmp_path) as made:
         yield made
-        await drop_postgres_database(server, made)
 
 
 async def test_one_registration_of_a_name_wins(url: str) -> None:

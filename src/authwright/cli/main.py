@@ -212,7 +212,7 @@ def restore(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="What `authwright backup` wrote. None after PostgreSQL was put back with its own tools.",
+            help="What `authwright backup` wrote. None after a database server was put back with its own tools.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

@@ -1,4 +1,4 @@
-"""The installed command on PostgreSQL: workers, a server that goes away and comes back, and what is left afterwards."""
+"""The installed command on a database server: workers, a database that goes away and comes back, what is left then."""
 
 import time
 from collections.abc import Iterator
@@ -7,21 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from databases import PostgresServer, own_postgres
+from databases import MongoServer, PostgresServer, own_mongo, own_postgres
 from processes import Running, assert_logouts_are_refused_everywhere, free_port, production_environment, run, serving
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 
 
-@pytest.fixture
-def database() -> Iterator[PostgresServer]:
+DatabaseServer = PostgresServer | MongoServer
+
+
+@pytest.fixture(params=["postgresql", "mongodb"])
+def database(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
     """A server of the test's own, which it may stop and start."""
-    with own_postgres() as server:
+    with own_postgres() if request.param == "postgresql" else own_mongo() as server:
         yield server
 
 
 @pytest.fixture
-def workers(tmp_path: Path, database: PostgresServer) -> Iterator[Running]:
+def workers(tmp_path: Path, database: DatabaseServer) -> Iterator[Running]:
     port = free_port()
     env = production_environment(port, AUTHWRIGHT_MODE="serve", DATABASE_URL=database.url)
     with serving(tmp_path, "serve", "--workers", "2", port=port, **env) as server:
@@ -35,7 +38,7 @@ def test_a_logout_is_refused_on_every_worker_from_the_response_on(workers: Runni
 
 
 def test_r102_a_logout_on_one_machine_is_honoured_on_another_within_a_second(
-    tmp_path: Path, database: PostgresServer
+    tmp_path: Path, database: DatabaseServer
 ) -> None:
     ports = [free_port(), free_port()]
     shared = production_environment(
@@ -67,7 +70,7 @@ def test_r102_a_logout_on_one_machine_is_honoured_on_another_within_a_second(
             assert there.post("/refresh-token", json=body).status_code == 400
 
 
-def test_what_was_put_back_with_other_tools_begins_anew(tmp_path: Path, database: PostgresServer) -> None:
+def test_what_was_put_back_with_other_tools_begins_anew(tmp_path: Path, database: DatabaseServer) -> None:
     env = production_environment(free_port(), AUTHWRIGHT_MODE="serve", DATABASE_URL=database.url)
     port = int(env["AUTHWRIGHT_ISSUER"].rpartition(":")[2])
     with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
@@ -85,7 +88,7 @@ def test_what_was_put_back_with_other_tools_begins_anew(tmp_path: Path, database
 
 
 def test_while_the_database_is_away_tokens_are_verified_and_the_rest_says_so_at_once(
-    workers: Running, database: PostgresServer
+    workers: Running, database: DatabaseServer
 ) -> None:
     with workers.http() as http:
         login = http.post("/login", data=FORM).json()
@@ -109,3 +112,13 @@ def test_while_the_database_is_away_tokens_are_verified_and_the_rest_says_so_at_
         # What was asked for while the database was away spent nothing, and what was there before still is.
         assert http.post("/refresh-token", json=body).status_code == 200
         assert http.post("/login", data=FORM).status_code == 200
+
+
+@pytest.mark.parametrize("url", ["postgresql://ada:wonderland@127.0.0.1:1/x", "mongodb://ada:wonderland@127.0.0.1:1/x"])
+def test_a_server_that_cannot_be_reached_is_an_error_without_its_password(tmp_path: Path, url: str) -> None:
+    env = production_environment(free_port(), AUTHWRIGHT_MODE="serve", DATABASE_URL=url)
+    for command in (("users", "list"), ("serve", "--port", str(free_port()))):
+        ended = run(tmp_path, *command, **env)
+        assert ended.returncode != 0
+        assert "wonderland" not in ended.stdout + ended.stderr
+        assert "Traceback" not in ended.stderr

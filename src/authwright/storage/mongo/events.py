@@ -1,0 +1,76 @@
+"""Security events in MongoDB: an event's `_id` is its number."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from authwright.domain.event import Event, EventKind, Outcome
+from authwright.domain.instant import Instant
+from authwright.domain.notice import notices_of
+from authwright.domain.usage import DAY
+from authwright.storage.mongo.database import Document, Duplicate, MongoDatabase
+from authwright.storage.mongo.notices import MongoNotices
+from authwright.storage.mongo.numbers import Numbers
+from authwright.storage.port import EventFilter
+
+_FIELDS = [name for name in Event._fields if name not in ("number", "tell")]
+
+
+class MongoEvents:
+    """`storage.port.Events`."""
+
+    def __init__(self, database: MongoDatabase, notices: MongoNotices) -> None:
+        self._events = database.collection("events")
+        self._numbers = Numbers(database, "events")
+        self._notices = notices
+
+    async def append(self, event: Event) -> None:
+        for notice in notices_of(event):
+            await self._notices.add(notice)
+        await self.add(event)
+
+    async def add(self, event: Event, *, once: str | None = None) -> None:
+        """Store *event*; *once*: unless one with this mark is there."""
+        document = _document(event, once)
+        document["_id"] = await self._numbers.take()
+        with contextlib.suppress(Duplicate):
+            await self._events.insert(document)
+
+    async def add_many(self, events: Sequence[tuple[Event, str]]) -> None:
+        """As `add` for each of *events* with its mark."""
+        last = await self._numbers.take(len(events))
+        first = last - len(events) + 1
+        documents = [{"_id": first + place, **_document(*each)} for place, each in enumerate(events)]
+        with contextlib.suppress(Duplicate):
+            await self._events.insert_many(documents)
+
+    async def list(self, which: EventFilter, *, before: int | None, most: int) -> Sequence[Event]:
+        wanted: dict[str, Any] = {
+            name: value
+            for name in ("kind", "outcome", "subject", "actor", "address")
+            if (value := getattr(which, name)) is not None
+        }
+        at = {"$gte": which.since, "$lt": which.until}
+        if bounds := {operator: bound for operator, bound in at.items() if bound is not None}:
+            wanted["at"] = bounds
+        if before is not None:
+            wanted["_id"] = {"$lt": before}
+        return [_event(each) for each in await self._events.find(wanted, sort=[("_id", -1)], most=most, slow=True)]
+
+    async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, EventKind, Outcome, int]]:
+        group = {"day": {"$floor": {"$divide": ["$at", DAY]}}, "kind": "$kind", "outcome": "$outcome"}
+        rows = await self._events.aggregate(
+            {"$match": {"at": {"$gte": since}}}, {"$group": {"_id": group, "count": {"$sum": 1}}}
+        )
+        return [(int(row["_id"]["day"]), row["_id"]["kind"], row["_id"]["outcome"], int(row["count"])) for row in rows]
+
+
+def _document(event: Event, once: str | None) -> Document:
+    document: Document = {name: getattr(event, name) for name in _FIELDS}
+    if once is not None:
+        document["once"] = once
+    return document
+
+
+def _event(document: Document) -> Event:
+    return Event(**{name: document[name] for name in _FIELDS}, number=int(document["_id"]))

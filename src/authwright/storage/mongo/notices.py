@@ -1,0 +1,33 @@
+"""Mail that waits to be sent, in MongoDB: a notice's `_id` is its number."""
+
+import contextlib
+from collections.abc import Sequence
+
+from authwright.domain.notice import Notice
+from authwright.storage.mongo.database import Document, Duplicate, MongoDatabase
+from authwright.storage.mongo.numbers import Numbers
+
+_FIELDS = [name for name in Notice._fields if name != "number"]
+
+
+class MongoNotices:
+    """`storage.port.Notices`."""
+
+    def __init__(self, database: MongoDatabase) -> None:
+        self._notices = database.collection("notices")
+        self._numbers = Numbers(database, "notices")
+
+    async def add(self, notice: Notice, *, once: str | None = None) -> None:
+        """Store *notice*; *once*: unless one with this mark waits."""
+        document: Document = {"_id": await self._numbers.take(), **{name: getattr(notice, name) for name in _FIELDS}}
+        if once is not None:
+            document["once"] = once
+        with contextlib.suppress(Duplicate):
+            await self._notices.insert(document)
+
+    async def list(self, *, after: int, most: int) -> Sequence[Notice]:
+        found = await self._notices.find({"_id": {"$gt": after}}, sort=[("_id", 1)], most=most)
+        return [Notice(**{name: each[name] for name in _FIELDS}, number=int(each["_id"])) for each in found]
+
+    async def delete(self, number: int) -> None:
+        await self._notices.delete({"_id": number})

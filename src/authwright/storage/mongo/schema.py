@@ -1,0 +1,59 @@
+"""The indexes, and the version of what the documents hold."""
+
+from typing import Any, Final
+
+from authwright.storage.mongo.database import MongoDatabase
+from authwright.storage.mongo.facts import MongoFacts
+from authwright.storage.port import IncompatibleStore
+
+SCHEMA_VERSION: Final = 1
+
+_UNIQUE: Final = {"unique": True}
+_ONCE: Final = {"unique": True, "sparse": True}
+_SPARSE: Final = {"sparse": True}
+
+_INDEXES: Final[tuple[tuple[str, str, list[tuple[str, int]], dict[str, Any]], ...]] = (
+    # Names and addresses, current and former ones: nobody else may have any of them.
+    ("users", "names", [("names", 1)], _ONCE),
+    ("users", "listed", [("created_at", 1), ("_id", 1)], {}),
+    ("users", "password_format", [("password_format", 1)], _SPARSE),
+    ("users", "api_key_digest", [("api_keys.key_digest", 1)], _ONCE),
+    ("users", "api_key_id", [("api_keys.id", 1)], _ONCE),
+    ("users", "reset_digest", [("reset.digest", 1)], _ONCE),
+    ("users", "reset_expires_at", [("reset.expires_at", 1)], _SPARSE),
+    ("users", "outbox", [("outbox.id", 1)], _SPARSE),
+    ("clients", "key_digest", [("key_digest", 1)], _UNIQUE),
+    ("clients", "outbox", [("outbox.id", 1)], _SPARSE),
+    (
+        "sessions",
+        "live_by_client",
+        [("subject", 1), ("revoked_at", 1), ("client_id", 1), ("idle_expires_at", 1)],
+        {},
+    ),
+    ("sessions", "ended", [("revoked_at", 1)], {"partialFilterExpression": {"revoked_at": {"$gt": 0}}}),
+    ("sessions", "outbox", [("outbox.id", 1)], _SPARSE),
+    ("revocations", "once", [("once", 1)], _ONCE),
+    ("revocations", "until", [("until", 1)], {}),
+    ("events", "once", [("once", 1)], _ONCE),
+    ("notices", "once", [("once", 1)], _ONCE),
+    ("keys", "ordinal", [("purpose", 1), ("issuer", 1), ("ordinal", 1)], _UNIQUE),
+    ("keys", "outbox", [("outbox.id", 1)], _SPARSE),
+    ("throttles", "counted_at", [("counted_at", 1)], {}),
+    # The server itself deletes what expired.
+    ("familiar", "expires", [("expires", 1)], {"expireAfterSeconds": 0}),
+    ("usage_calls", "day", [("_id.day", 1)], {}),
+    ("usage_latencies", "day", [("_id.day", 1)], {}),
+    ("usage_predictions", "day", [("_id.day", 1)], {}),
+)
+
+
+async def prepare(database: MongoDatabase, facts: MongoFacts) -> None:
+    """Make the indexes that are missing. Raises IncompatibleStore, StoreUnavailable."""
+    version = await facts.read("schema_version")
+    if version not in (None, str(SCHEMA_VERSION)):
+        raise IncompatibleStore(
+            f"the store has schema version {version}, this is Authwright for version {SCHEMA_VERSION}"
+        )
+    for collection, name, fields, options in _INDEXES:
+        await database.collection(collection).make_index(fields, name=name, **options)
+    await facts.establish("schema_version", str(SCHEMA_VERSION))

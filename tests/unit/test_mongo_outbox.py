@@ -1,0 +1,253 @@
+"""MongoDB without transactions: wherever a process ends, the next one finishes what it began, once."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from authwright.domain.client import Client
+from authwright.domain.event import COMMAND_LINE, Event, event
+from authwright.domain.instant import after
+from authwright.domain.session import Session
+from authwright.domain.usage import Counted
+from authwright.domain.user import User
+from authwright.storage.mongo import MongoStore, mongo_store
+from authwright.storage.mongo.database import Collection, MongoDatabase
+from authwright.storage.port import Ending, EventFilter, NameTaken, StoreUnavailable
+from databases import drop_mongo_database, new_mongo_database
+from records import HASH, NOW, client, name, secret, session, user
+
+
+@pytest.fixture
+async def url(mongo_server: str) -> AsyncIterator[str]:
+    made = new_mongo_database(mongo_server)
+    yield made
+    await drop_mongo_database(made)
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[MongoStore]:
+    opened = mongo_store(url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def ending(**more: Any) -> Ending:
+    return Ending("password_changed", after(NOW, 5), after(NOW, 99), **more)
+
+
+class Power:
+    """Fails when *steps* more have been taken at the database, as a process does that ends there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: MongoStore) -> None:
+        self.left: int | None = None
+        answering = store._database.answering
+
+        @contextmanager
+        def counted() -> Iterator[None]:
+            if self.left is not None:
+                if not self.left:
+                    raise StoreUnavailable("the process ended here")
+                self.left -= 1
+            with answering():
+                yield
+
+        monkeypatch.setattr(store._database, "answering", counted)
+
+    async def cut_after(self, steps: int, work: Awaitable[Any]) -> bool:
+        """Whether *work* came to its end all the same."""
+        self.left = steps
+        try:
+            await work
+        except StoreUnavailable:
+            return False
+        finally:
+            self.left = None
+        return True
+
+
+Act = Callable[[MongoStore, User, Session, Client, Event], Awaitable[Any]]
+
+ACTS: dict[str, Act] = {
+    "a new password": lambda store, ada, held, scoring, done: store.users.replace_password(
+        ada.id, old=HASH, new=HASH, epoch=1, now=NOW, ending=ending(), event=done
+    ),
+    "a changed user": lambda store, ada, held, scoring, done: store.users.change(
+        replace(ada, auth_epoch=2, status="disabled"),
+        epoch=1,
+        gained=[name(f"{ada.id} anew")],
+        lost=[name(ada.id)],
+        ending=ending(),
+        event=done,
+    ),
+    "a deletion": lambda store, ada, held, scoring, done: store.users.delete(
+        ada.id, epoch=1, ending=ending(), event=done
+    ),
+    "a logout everywhere": lambda store, ada, held, scoring, done: store.users.raise_epoch(
+        ada.id, now=NOW, ending=ending(), event=done
+    ),
+    "a logout": lambda store, ada, held, scoring, done: store.sessions.end(
+        held.id, because="logout", now=NOW, ending=ending(), event=done
+    ),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+async def test_an_act_that_is_cut_off_anywhere_is_finished_once_or_never_began(
+    store: MongoStore, url: str, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    power = Power(monkeypatch, store)
+    finished = began = 0
+    for steps in range(40):
+        ada, scoring = user(), client()
+        await store.users.add(ada, [name(ada.id)])
+        held = session(ada.id)
+        assert await store.sessions.open(held)
+        head = len(await store.ledger.since(0))
+        done = event("user_changed", COMMAND_LINE, now=NOW, subject=ada.id, tell=(f"{ada.id}@example.com",))
+        ended = await power.cut_after(steps, ACTS[act](store, ada, held, scoring, done))
+        next_one = mongo_store(url)
+        await next_one.open()
+        # Twice, as two processes may.
+        await next_one.settle()
+        (found,) = [await next_one.sessions.find(held.id)]
+        assert found
+        entries = await next_one.ledger.since(head)
+        events = await next_one.events.list(EventFilter(kind="user_changed", subject=ada.id), before=None, most=9)
+        notices = [each for each in await next_one.notices.list(after=0, most=999) if ada.id in each.recipient]
+        whole = 0 if found.revoked_at is None else 1
+        assert [len(entries), len(events), len(notices)] == [whole] * 3
+        assert await next_one.sessions.outdated() == []
+        await next_one.close()
+        began += whole
+        if ended:
+            assert whole
+            finished += 1
+            break
+    assert finished
+    assert 3 < began <= steps
+
+
+async def test_a_login_that_is_cut_off_is_recorded_or_gone(
+    store: MongoStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power = Power(monkeypatch, store)
+    ada = user()
+    await store.users.add(ada, [name("ada")])
+    for steps in range(20):
+        made = session(ada.id)
+        ended = await power.cut_after(steps, store.sessions.open(made))
+        await store.settle()
+        events = await store.events.list(EventFilter(kind="login"), before=None, most=99)
+        recorded = [each for each in events if each.session_id == made.id]
+        assert len(recorded) == (await store.sessions.find(made.id) is not None)
+        if ended:
+            break
+    assert ended
+    # The password was changed while a login was cut off after it had stored its session.
+    late = session(ada.id)
+    assert not await power.cut_after(4, store.sessions.open(late))
+    assert await store.sessions.find(late.id)
+    assert await store.users.raise_epoch(ada.id, now=NOW) == 2
+    await store.settle()
+    assert await store.sessions.find(late.id) is None
+
+
+async def test_what_an_earlier_change_left_is_carried_out_before_the_next_one(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power = Power(monkeypatch, store)
+    ada = user()
+    await store.users.add(ada, [name("ada")])
+    old = session(ada.id)
+    assert await store.sessions.open(old)
+    renamed = replace(ada, username="Lovelace", auth_epoch=2)
+    change = store.users.change(renamed, epoch=1, gained=[], lost=[], ending=ending(carry_over=True))
+    assert not await power.cut_after(1, change)
+    newer = session(ada.id, auth_epoch=2)
+    assert await store.sessions.open(newer)
+    assert await store.users.raise_epoch(ada.id, now=NOW, ending=ending(keep=old.id)) == 3
+    kept = await store.sessions.find(old.id)
+    assert kept
+    assert (kept.revoked_at, kept.auth_epoch, kept.username) == (None, 3, "Lovelace")
+    ended = await store.sessions.find(newer.id)
+    assert ended
+    assert ended.revoked_at == after(NOW, 5)
+    assert [each.epoch for each in await store.ledger.since(0)] == [2, 3]
+
+
+async def test_usage_that_is_cut_off_anywhere_is_counted_once(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power, stored = Power(monkeypatch, store), 0
+    counted = Counted()
+    for route in ("/a", "/b"):
+        counted.calls[1, route, "usr_1", "free", 200] = 1
+    counted.latencies[1, "/a", 3] = 1
+    counted.predictions[1, "setosa"] = 1
+    for steps in (0, 1, 2, 3, 4, 9, 1, 9):
+        # Once it is stored it is acknowledged, and counted by whoever comes next.
+        stored += await power.cut_after(steps, store.usage.add(counted))
+    await store.settle()
+    await store.settle()
+    assert sorted(await store.usage.totals(since_day=0)) == [(1, "/a", 200, stored), (1, "/b", 200, stored)]
+    assert await store.usage.latencies(since_day=0) == [("/a", 3, stored)]
+    assert await store.usage.predictions(since_day=0) == [(1, "setosa", stored)]
+    assert 3 <= stored < 8
+
+
+async def test_names_and_key_ids_that_look_like_fields_are_texts(store: MongoStore) -> None:
+    ada = user(username="$email", email="$$ROOT@example.com")
+    await store.users.add(ada, [name("ada")])
+    changed = replace(ada, username="$password_hash", plan="$role", auth_epoch=2)
+    assert await store.users.change(changed, epoch=1, gained=[], lost=[])
+    assert await store.users.find(ada.id) == changed
+    odd = client(name="$key_digest")
+    await store.clients.add(odd)
+    assert await store.clients.replace_key(odd.id, digest=secret(4), hint="$name", now=NOW) == 2
+    found = await store.clients.find(odd.id)
+    assert found
+    assert (found.name, found.key_hint) == ("$key_digest", "$name")
+    opened = session(ada.id, auth_epoch=2, username="$plan")
+    assert await store.sessions.open(opened)
+    done = event("logout", COMMAND_LINE, now=NOW, detail="$status", subject=ada.id)
+    assert await store.users.raise_epoch(ada.id, now=NOW, ending=ending(keep=opened.id), event=done) == 3
+    assert (await store.events.list(EventFilter(kind="logout"), before=None, most=1))[0].detail == "$status"
+    kept = await store.sessions.find(opened.id)
+    assert kept
+    assert kept.username == "$password_hash"
+
+
+async def test_a_refresh_is_one_command(store: MongoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = user()
+    await store.users.add(ada, [name("ada")])
+    made = session(ada.id)
+    assert await store.sessions.open(made)
+    power = Power(monkeypatch, store)
+    given = {"presented": secret(1), "successor": secret(2), "client": None, "now": NOW, "idle_expires_at": NOW}
+    assert await power.cut_after(1, store.sessions.rotate(made.id, generation=1, **given))  # type: ignore[arg-type]
+    assert (await store.sessions.find(made.id))._replace(secret_digest=b"").generation == 2  # type: ignore[union-attr]
+
+
+async def test_a_release_that_comes_to_nothing_is_taken_back(store: MongoStore) -> None:
+    eve, ada = user(), user()
+    await store.users.add(eve, [name("eve")])
+    assert await store.users.delete(eve.id, epoch=1)
+    await store.users.add(ada, [name("ada")])
+    wanted = replace(ada, username="eve", auth_epoch=2)
+    assert not await store.users.change(wanted, epoch=7, gained=[name("eve")], lost=[], released=[name("eve")])
+    assert await store.users.owners([name("eve"), name("free")]) == {name("eve"): None}
+    with pytest.raises(NameTaken):
+        await store.users.add(user(), [name("eve")])
+    assert await store.users.change(wanted, epoch=1, gained=[name("eve")], lost=[], released=[name("eve")])
+    assert await store.users.owners([name("eve"), name("ada")]) == dict.fromkeys([name("eve"), name("ada")], ada.id)
+
+
+async def test_an_url_that_is_none_and_a_store_that_is_not_open_are_named() -> None:
+    with pytest.raises(StoreUnavailable, match="InvalidURI"):
+        await mongo_store("mongodb://a:b:c@x/").open()
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await Collection(MongoDatabase("mongodb://x", connections=1), "users").first({})
