@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: run test check bench docs train lock clean
+.PHONY: run test check bench endurance docs train lock clean
 
 run: .venv/run.installed  ## start the development server and print what to try
 	$(BIN)/authwright dev --port $(PORT)
@@ -17,8 +17,11 @@ check: .venv/check.installed  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/bench.installed .venv-peer/installed  ## measure, beside peers in the same run
+bench: .venv/bench.installed .venv/test.installed .venv-peer/installed  ## measure, beside peers in the same run
 	$(BIN)/python -m bench $(ARGS)
+
+endurance: .venv/test.installed  ## kill the server and its databases under load, for an hour
+	$(BIN)/python tests/endurance.py $(ARGS)
 
 docs: .venv/run.installed  ## write the pages that are read off the code
 	$(BIN)/python docs/generate.py

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -47,10 +47,11 @@ def postgres() -> Iterator[str]:
 
 
 class PostgresServer:
-    """A server in the folder *top*, which can be killed and started again."""
+    """A server in the folder *top*, which can be killed and started again. *durable*: it survives a power cut, too."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, *, durable: bool = False) -> None:
         self._top = top
+        self._durable = durable
         self._binaries, self._data = _copied_postgres(top), top / "data"
         self._who = _somebody_else(self._data)
         self._port = free_port()
@@ -61,7 +62,8 @@ class PostgresServer:
         self.start()
 
     def start(self) -> None:
-        options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=300"]
+        options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"]
+        options += [] if self._durable else ["fsync=off"]
         command = [self._binaries / "postgres", "-D", self._data, "-p", str(self._port)]
         for each in options:
             command += ["-c", each]
@@ -75,6 +77,15 @@ class PostgresServer:
                 raise RuntimeError(out.read_text())
             time.sleep(0.05)
 
+    def cpu(self) -> float:
+        """CPU seconds that it and its children have used."""
+        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split()
+        spent = 0
+        for pid in (str(self._server.pid), *children):
+            with suppress(FileNotFoundError):
+                spent += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+        return spent / 1e9
+
     def kill(self) -> None:
         """End it as a power cut would; its children notice and end, too."""
         self._server.kill()
@@ -87,10 +98,10 @@ class PostgresServer:
 
 
 @contextmanager
-def own_postgres() -> Iterator[PostgresServer]:
+def own_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
     """A PostgreSQL server that nobody else uses."""
     with _folder() as top:
-        server = PostgresServer(top)
+        server = PostgresServer(top, durable=durable)
         try:
             yield server
         finally:
@@ -169,10 +180,14 @@ sys.exit(secantus.cli.main())
 
 
 class MongoServer:
-    """A server that speaks MongoDB's protocol (SecantusDB: not MongoDB itself), in the folder *top*."""
+    """A server that speaks MongoDB's protocol (SecantusDB: not MongoDB itself), in the folder *top*.
 
-    def __init__(self, top: Path) -> None:
+    *durable*: it survives a power cut, too.
+    """
+
+    def __init__(self, top: Path, *, durable: bool = False) -> None:
         self._top = top
+        self._durable = durable
         _somebody_else(top / "data")
         self._port = free_port()
         self.url = f"mongodb://127.0.0.1:{self._port}/"
@@ -180,6 +195,7 @@ class MongoServer:
 
     def start(self) -> None:
         arguments = ["--port", str(self._port), "--storage-path", str(self._top / "data"), "--log-level", "WARNING"]
+        arguments += ["--sync-on-commit"] if self._durable else []
         script = _MONGO.format(who=_NOBODY, arguments=arguments)
         out = self._top / "mongo.out"
         with out.open("a") as written:
@@ -205,10 +221,10 @@ class MongoServer:
 
 
 @contextmanager
-def own_mongo() -> Iterator[MongoServer]:
+def own_mongo(*, durable: bool = False) -> Iterator[MongoServer]:
     """A server that nobody else uses."""
     with _folder() as top:
-        server = MongoServer(top)
+        server = MongoServer(top, durable=durable)
         try:
             yield server
         finally:

@@ -39,10 +39,11 @@ from authwright.services.clients import Clients
 from authwright.services.confirm import Confirm
 from authwright.services.events import Events
 from authwright.services.hashing import Hashing
-from authwright.services.keys import Keyring, KeyWrap
+from authwright.services.keys import Keyring, KeyWrap, UnreadableKey
 from authwright.services.login import Lifetimes, Login
 from authwright.services.logout import Logout
 from authwright.services.metrics import Metrics
+from authwright.services.move import MoveFailed, move
 from authwright.services.notices import Notices
 from authwright.services.password import Passwords
 from authwright.services.predict import Predict
@@ -59,7 +60,7 @@ from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
 from authwright.smtp import Smtp
 from authwright.storage.counter import CounterPage, shared_page
-from authwright.storage.port import IncompatibleStore, Store, StoreUnavailable
+from authwright.storage.port import IncompatibleStore, OutdatedStore, Store, StoreUnavailable
 from authwright.storage.sql import postgres_store, sqlite_store
 from authwright.storage.sql.copy import copy_database
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
@@ -80,6 +81,8 @@ DESCRIPTION = """Accounts, API clients, tokens that verify locally, and a logout
 
 **Authorize** logs in with user name and password, or takes a pasted access token."""
 
+MIGRATED_SECONDS = 1.0
+"""How often a server that waits for `authwright migrate` looks whether that was done."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = structlog.get_logger("authwright")
@@ -204,8 +207,17 @@ class Server:
         self._follower: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Open the store and load the keys. Raises IncompatibleStore, UnreadableKey, StoreUnavailable."""
-        await self.store.open()
+        """Open the store and load the keys. Raises IncompatibleStore, UnreadableKey, StoreUnavailable.
+
+        An older store is brought up to date in development; otherwise it raises OutdatedStore.
+        """
+        try:
+            await self.store.open()
+        except OutdatedStore:
+            if not self.settings.is_dev:
+                raise
+            await self.store.migrate()
+            await self.store.open()
         try:
             made_by = await self.store.facts.establish("made_by", self.settings.mode)
             if made_by != self.settings.mode:
@@ -247,6 +259,8 @@ class Server:
             secret = self.settings.secret_key or _development_secret(self.settings)
             settings = replace(self.settings, database_url=url, secret_key=secret)
             restored = Server(settings, clock=self.clock)
+            # A backup may be older than this version.
+            await restored.store.migrate()
             await restored.open()
             try:
                 ended = await begin_anew(restored.store, restored.keyring, self.clock())
@@ -255,6 +269,19 @@ class Server:
             await asyncio.to_thread(copy_database, draft, target, at_once=True)
         self.counter.raise_()
         return ended
+
+    async def move(self, url: str, *, tell: Callable[[str, int], None]) -> None:
+        """Copy the store to the empty database *url*. Raises SettingsError, MoveFailed, StoreUnavailable."""
+        settings = check_settings(replace(self.settings, database_url=url))
+        if settings.database_name == self.settings.database_name:
+            raise MoveFailed("the target is where the store is already")
+        target, counter = _store_of(settings)
+        counter.close()
+        await target.open()
+        try:
+            await move(self.store, target, tell=tell)
+        finally:
+            await target.close()
 
     def _database_file(self) -> Path:
         if not self.settings.is_sqlite:
@@ -268,7 +295,19 @@ class Server:
         return path
 
     async def follow(self) -> None:
-        """What goes on beside the requests, until cancelled."""
+        """What goes on beside the requests, until cancelled; first, if need be, the wait for `authwright migrate`."""
+        while not self.is_open:
+            await asyncio.sleep(MIGRATED_SECONDS)
+            try:
+                await self.open()
+            except OutdatedStore:
+                continue
+            except (IncompatibleStore, StoreUnavailable, UnreadableKey) as error:
+                log.error("store_not_open", detail=str(error))
+            except Exception:
+                log.exception("store_not_open")
+            else:
+                log.info("store_migrated")
         async with asyncio.TaskGroup() as group:
             group.create_task(self.revoke.follow(self.clock, self._look_around))
             group.create_task(self.usage.flush_regularly())
@@ -281,9 +320,10 @@ class Server:
 
     async def close(self) -> None:
         """Finish and let go."""
-        self.is_open = False
-        with contextlib.suppress(StoreUnavailable):
-            await self.usage.flush()
+        if self.is_open:
+            self.is_open = False
+            with contextlib.suppress(StoreUnavailable):
+                await self.usage.flush()
         self.predict.stop()
         self.hashing.stop()
         await self.store.close()
@@ -424,7 +464,11 @@ def create_app(settings: Settings, *, clock: Callable[[], Instant] = system_cloc
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the server behind *app* (made by `create_app`) and close it at the end."""
     server: Server = app.state.authwright
-    await server.open()
+    try:
+        await server.open()
+    except OutdatedStore as error:
+        # The process lives, and is not ready, until the store is migrated.
+        log.error("store_outdated", detail=str(error))
     follower = asyncio.create_task(server.follow())
     try:
         yield

@@ -468,6 +468,8 @@ def _mail_problems(settings: Settings) -> list[str]:
 
 
 def _postgres_problems(settings: Settings) -> list[str]:
+    if problem := _password_problem(settings.database_url):
+        return [problem]
     parts = urlsplit(settings.database_url)
     if len(parts.path) < 2 or (not parts.netloc and "host=" not in parts.query):
         return ["DATABASE_URL names no PostgreSQL server and database: postgresql://user:password@host/database."]
@@ -476,7 +478,16 @@ def _postgres_problems(settings: Settings) -> list[str]:
     return []
 
 
+def _password_problem(url: str) -> str | None:
+    """Something before an `@` that is taken for a host or a path would be shown with the store's name."""
+    if "@" in url.partition("://")[2].partition("/")[2].partition("?")[0]:
+        return "DATABASE_URL has an @ after the host: write / and @ in a password as %2F and %40."
+    return None
+
+
 def _mongo_problems(settings: Settings) -> list[str]:
+    if problem := _password_problem(settings.database_url):
+        return [problem]
     scheme, _, rest = settings.database_url.partition("://")
     hosts = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
     if scheme not in ("mongodb", "mongodb+srv") or not hosts:

@@ -3,6 +3,7 @@
 import asyncio
 import smtplib
 import ssl
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Final
@@ -39,9 +40,13 @@ class Smtp:
 
     def _send(self, recipient: str, subject: str, text: str) -> None:
         try:
+            message = self._message(recipient, subject, text)
+        except Exception:
+            # Whatever the library finds wrong with an address will be wrong the next time, too.
+            raise MailRefused(for_now=False) from None
+        try:
             with self._connect() as server:
-                # In the address as the mail server sees it, not parsed from a header.
-                server.send_message(self._message(recipient, subject, text), self._sender, [_ascii_domain(recipient)])
+                server.send_message(message, self._sender, [recipient])
         except smtplib.SMTPRecipientsRefused as error:
             code = next(iter(error.recipients.values()))[0]
             raise MailRefused(for_now=code < 500) from None
@@ -77,16 +82,12 @@ class Smtp:
 
     def _message(self, recipient: str, subject: str, text: str) -> EmailMessage:
         message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = self._sender, _ascii_domain(recipient), subject
+        # The parts as they are: nothing in an address is decoded, and there is one recipient.
+        local, _, domain = recipient.rpartition("@")
+        message["From"], message["To"], message["Subject"] = self._sender, Address("", local, domain), subject
         message["Date"] = formatdate()
         message["Message-ID"] = make_msgid(domain=self._sender.rpartition("@")[2])
         # No "I am on holiday" in answer to it (RFC 3834).
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
         return message
-
-
-def _ascii_domain(address: str) -> str:
-    """*address* with its domain as DNS has it."""
-    local, _, domain = address.rpartition("@")
-    return f"{local}@{domain.encode('idna').decode('ascii')}"

@@ -54,6 +54,8 @@ REFUSALS = {
     "issuer with user": ({"AUTHWRIGHT_ISSUER": "https://a@auth.example.com"}, "without query"),
     "issuer not ASCII": ({"AUTHWRIGHT_ISSUER": "https://aüth.example.com"}, "ASCII"),
     "issuer no URL": ({"AUTHWRIGHT_ISSUER": "auth"}, "URL"),
+    "slash in a password": ({"DATABASE_URL": "postgresql://u:top/secret@h/db"}, "%2F"),
+    "slash in another": ({"MONGO_URI": "mongodb://u:top/secret@h/db"}, "%2F"),
     "mail by HTTP": ({"SMTP_URL": "https://mail.example.com", "AUTHWRIGHT_MAIL_FROM": "a@example.com"}, "must be smtp"),
     "mail without a host": ({"SMTP_URL": "smtp://", "AUTHWRIGHT_MAIL_FROM": "a@example.com"}, "must be smtp"),
     "mail port": ({"SMTP_URL": "smtp://a:99999", "AUTHWRIGHT_MAIL_FROM": "a@example.com"}, "must be smtp"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pymongo.errors import BulkWriteError, ExecutionTimeout, NotPrimaryError, OperationFailure
 
 from authwright.domain.client import Client
 from authwright.domain.event import COMMAND_LINE, Event, event
@@ -14,8 +15,8 @@ from authwright.domain.session import Session
 from authwright.domain.usage import Counted
 from authwright.domain.user import User
 from authwright.storage.mongo import MongoStore, mongo_store
-from authwright.storage.mongo.database import Collection, MongoDatabase
-from authwright.storage.port import Ending, EventFilter, NameTaken, StoreUnavailable
+from authwright.storage.mongo.database import Collection, Duplicate, MongoDatabase
+from authwright.storage.port import Ending, EventFilter, NameTaken, StoreUnavailable, UserFilter
 from databases import drop_mongo_database, new_mongo_database
 from records import HASH, NOW, client, name, secret, session, user
 
@@ -246,7 +247,106 @@ async def test_a_release_that_comes_to_nothing_is_taken_back(store: MongoStore) 
     assert await store.users.owners([name("eve"), name("ada")]) == dict.fromkeys([name("eve"), name("ada")], ada.id)
 
 
+async def test_who_repeats_what_was_cut_off_is_answered_when_all_of_it_is_done(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power = Power(monkeypatch, store)
+    ada = user()
+    await store.users.add(ada, [name("ada")])
+    one, two = session(ada.id), session(ada.id)
+    for each in (one, two):
+        assert await store.sessions.open(each)
+    assert not await power.cut_after(1, store.sessions.end(one.id, because="logout", now=NOW, ending=ending()))
+    assert not await store.sessions.end(one.id, because="logout", now=NOW, ending=ending())
+    assert [each.target for each in await store.ledger.since(0)] == [one.id]
+    disabled = replace(ada, status="disabled", auth_epoch=2)
+    change = store.users.change(disabled, epoch=1, gained=[], lost=[], ending=ending())
+    assert not await power.cut_after(1, change)
+    # Who asks now finds a disabled user, and may tell somebody so.
+    assert await store.users.find_by_name(name("ada")) == disabled
+    assert [each.target for each in await store.ledger.since(1)] == [ada.id]
+    ended = await store.sessions.find(two.id)
+    assert ended
+    assert ended.revoked_at is not None
+
+
+async def test_whoever_settles_does_not_take_back_a_login_that_was_confirmed_meanwhile(
+    store: MongoStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power = Power(monkeypatch, store)
+    ada = user()
+    await store.users.add(ada, [name("ada")])
+    made = session(ada.id)
+    # Stored, and not confirmed: another process looks at it now.
+    assert not await power.cut_after(3, store.sessions.open(made))
+    (seen,) = await store.sessions._sessions.find({"_id": made.id})
+    other = mongo_store(url)
+    await other.open()
+    renamed = replace(ada, username="Lovelace", auth_epoch=2)
+    assert await store.users.change(renamed, epoch=1, gained=[], lost=[], ending=ending(carry_over=True))
+    assert await other.sessions._confirm(made, seen)
+    await other.close()
+    kept = await store.sessions.find(made.id)
+    assert kept
+    assert kept.auth_epoch == 2
+
+
+async def test_a_counter_that_fell_behind_loses_no_event_and_no_notice(store: MongoStore) -> None:
+    done = event("logout", COMMAND_LINE, now=NOW, tell=("a@example.com",))
+    for _ in range(5):
+        await store.events.append(done)
+    for counter in ("events", "notices"):
+        await store._database.collection("counters").change({"_id": counter}, {"$set": {"last": 2}})
+    ada = user()
+    await store.users.add(ada, [name("ada")], event=done)
+    await store.users.add_many([(user(), [name(f"n{n}")], done) for n in range(3)])
+    assert len(await store.events.list(EventFilter(), before=None, most=99)) == 9
+    assert [each.number for each in await store.notices.list(after=0, most=99)] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_an_address_of_somebody_else_is_not_released_and_a_cursor_may_be_of_somebody_who_is_gone(
+    store: MongoStore,
+) -> None:
+    gone, ada = user(), user(created_at=after(NOW, 1), updated_at=after(NOW, 1))
+    await store.users.add(gone, [name("gone")])
+    await store.users.add(ada, [name("ada")])
+    assert await store.users.delete(gone.id, epoch=1)
+    both = [name("gone"), name("ada")]
+    with pytest.raises(NameTaken):
+        await store.users.add(user(), both, released=both)
+    assert await store.users.owners(both) == {name("gone"): None, name("ada"): ada.id}
+    assert await store.users.list(UserFilter(), after=gone.id, most=9) == [ada]
+
+
+FAILURES = {
+    "a concern that was not met": BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}),
+    "a cursor that is gone": OperationFailure("secret", 43),
+    "no primary": OperationFailure("secret", 133),
+    "not the primary": NotPrimaryError("secret"),
+    "too long": ExecutionTimeout("secret", 50),
+    "an error of a service": OperationFailure("secret", 8000),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+async def test_what_the_server_could_not_do_is_no_answer_and_tells_nothing(store: MongoStore, name: str) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        with store._database.answering():
+            raise FAILURES[name]
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_fault_of_ours_is_seen_and_a_taken_name_is_no_failure(store: MongoStore) -> None:
+    with pytest.raises(OperationFailure):
+        await store._database.collection("users").find({"$nonsense": 1})
+    with pytest.raises(Duplicate):
+        with store._database.answering():
+            raise BulkWriteError({"writeErrors": [{"code": 11000}], "writeConcernErrors": []})
+
+
 async def test_an_url_that_is_none_and_a_store_that_is_not_open_are_named() -> None:
+    with pytest.raises(StoreUnavailable, match="cannot be used"):
+        await mongo_store("mongodb://x:99999/").open()
     with pytest.raises(StoreUnavailable, match="InvalidURI"):
         await mongo_store("mongodb://a:b:c@x/").open()
     with pytest.raises(StoreUnavailable, match="not open"):

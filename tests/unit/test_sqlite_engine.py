@@ -2,12 +2,11 @@
 
 import asyncio
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from authwright.storage.port import EventFilter, StoreUnavailable
+from authwright.storage.port import StoreUnavailable
 from authwright.storage.sql import sqlite as engine
 from authwright.storage.sql import sqlite_store
 from records import name, session, user
@@ -42,31 +41,6 @@ async def test_a_lock_that_is_held_costs_nobody_else_anything(tmp_path: Path, mo
     assert await store.users.find_by_name(name("ada")) is not None
     other.close()
     await store.close()
-
-
-async def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    store = sqlite_store(path)
-    await store.open()
-    ada = user()
-    await store.users.add(ada, [])
-    old = session(ada.id)
-    await store.sessions.open(old)
-    await store.close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(
-            "DROP TRIGGER session_opened; ALTER TABLE sessions DROP COLUMN request_id; DROP TABLE api_keys;"
-            "DROP INDEX sessions_live_by_client; CREATE INDEX sessions_live ON sessions (subject, idle_expires_at);"
-            "UPDATE facts SET value = '1' WHERE name = 'schema_version';"
-        )
-    stores = [sqlite_store(path), sqlite_store(path)]
-    for each in stores:
-        await each.open()
-    assert await stores[0].sessions.find(old.id) == old._replace(request_id="")
-    assert await stores[1].sessions.open(session(ada.id)) is not None
-    assert len(await stores[1].events.list(EventFilter(), before=None, most=9)) == 2
-    for each in stores:
-        await each.close()
 
 
 async def test_a_write_in_no_hurry_is_stored_with_the_next_or_after_a_moment(tmp_path: Path) -> None:

@@ -14,8 +14,16 @@ from rich.console import Console
 
 from authwright.cli import clients, keys, users
 from authwright.cli.log import configure_logs
-from authwright.cli.run import EXIT_SETTINGS, fail, open_once, remember_dev_port, settings_or_exit, with_server
-from authwright.config import Settings, new_secret_key, secret_key_problem
+from authwright.cli.run import (
+    EXIT_SETTINGS,
+    fail,
+    open_once,
+    remember_dev_port,
+    settings_or_exit,
+    with_server,
+    with_store,
+)
+from authwright.config import Settings, SettingsError, new_secret_key, secret_key_problem
 from authwright.web.protocol import Protocol
 
 app = typer.Typer(
@@ -235,6 +243,66 @@ def restore(
 
     ended = with_server(work)
     typer.echo(f"{f'Restored {source}' if source else 'Begun anew'}; {ended} sessions ended.")
+
+
+@app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what is missing; exit status 1 if anything is.")
+    ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="MIGRATE_TO_URL",
+            help="Copy everything to this database of any kind, which is empty, and prove that it is there.",
+        ),
+    ] = None,
+) -> None:
+    """Bring the store's schema up to date, or move the store to another database.
+
+    Servers of this version wait until it is up to date; `authwright dev` does it by itself. Safe to run from several
+    places at once. Make a backup before.
+
+    With --to nobody may use the store meanwhile: stop the servers first, and start them with the new DATABASE_URL. The
+    SECRET_KEY stays, and so do logins. A URL with a password is better given as MIGRATE_TO_URL than on a command line.
+
+    Example:  authwright migrate --check || authwright migrate
+    Example:  authwright migrate --to postgresql://authwright@db.example.com/authwright
+    """
+    if to is not None:
+        if check:
+            fail("--check and --to do not go together.", EXIT_SETTINGS)
+        _move(to)
+        return
+
+    async def work(store: Any) -> list[str]:
+        return list(await store.migrate(check=check))
+
+    steps = with_store(work)
+    for step in steps:
+        typer.echo(step)
+    if steps and check:
+        fail(f"{len(steps)} to do: authwright migrate")
+    typer.echo(f"Done: {len(steps)}." if steps else "The store is up to date.")
+
+
+def _move(url: str) -> None:
+    from authwright.services.move import MoveFailed
+
+    async def work(server: Any) -> None:
+        def tell(kind: str, count: int) -> None:
+            typer.echo(f"{kind:14} {count:>10,}")
+
+        await server.move(url, tell=tell)
+
+    try:
+        with_server(work)
+    except MoveFailed as error:
+        fail(f"Nothing was moved: {error}")
+    except SettingsError as error:
+        fail(f"Nothing can be moved there:\n{error}", EXIT_SETTINGS)
+    typer.echo("All of it is there. Start the servers with the new DATABASE_URL, and keep the SECRET_KEY.")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from authwright.domain.errors import Refusal
 
 if TYPE_CHECKING:
     from authwright.app import Server
+    from authwright.storage.port import Store
 
 T = TypeVar("T")
 
@@ -40,10 +41,15 @@ def open_once(settings: Settings) -> None:
 
     async def run() -> None:
         from authwright.app import Server
+        from authwright.storage.port import OutdatedStore
 
         server = Server(settings)
-        async with _opened(server):
-            pass
+        try:
+            async with _opened(server):
+                pass
+        except OutdatedStore as error:
+            # It starts all the same, and is ready when that was done.
+            print(f"Not ready yet: {error}", file=sys.stderr)
 
     _run_or_exit(run, f"authwright {settings.mode} cannot start: ")
 
@@ -76,6 +82,19 @@ def _store_settings() -> Settings:
     if settings.is_dev and noted.exists() and (text := noted.read_text(encoding="ascii")).isdigit():
         return settings_or_exit(mode, port=int(text))
     return settings
+
+
+def with_store(work: Callable[["Store"], Awaitable[T]]) -> T:
+    """As `with_server`, but the store is not opened."""
+    settings = _store_settings()
+    print(f"Store: {settings.database_name} (authwright {settings.mode})", file=sys.stderr)
+
+    async def run() -> T:
+        from authwright.app import Server
+
+        return await work(Server(settings).store)
+
+    return _run_or_exit(run, "")
 
 
 def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:

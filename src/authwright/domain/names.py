@@ -79,6 +79,8 @@ def normal_address(text: str) -> NameKey:
         or local.startswith(".")
         or local.endswith(".")
         or ".." in local
+        # Mail programs take it for an encoded word (RFC 2047), and decode it into whatever was put there.
+        or "=?" in local
         or len(labels) < 2
         or any(_DOMAIN_LABEL.fullmatch(label) is None for label in labels)
         or (not simple and any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") for character in text))

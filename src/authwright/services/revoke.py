@@ -94,8 +94,7 @@ class Revoke:
     async def append(self, revocation: Revocation) -> None:
         """Write one entry; once this returns, no worker of this machine accepts what it withdraws."""
         await self._store.ledger.append(revocation)
-        self._counter.raise_()
-        await self.catch_up()
+        await self.see_all()
         self._metrics.revocations.labels(revocation.kind).inc()
         log.info("revoked", kind=revocation.kind, target=revocation.target, reason=revocation.reason)
 
@@ -115,11 +114,16 @@ class Revoke:
 
     async def _carry_out(self, kind: Kind, verb: Coroutine[Any, Any, T]) -> T:
         done = await verb
+        # Also if somebody else did it a moment ago, who may not have come so far.
+        await self.see_all()
         if done is not None and done is not False:
-            self._counter.raise_()
-            await self.catch_up()
             self._metrics.revocations.labels(kind).inc()
         return done
+
+    async def see_all(self) -> None:
+        """Once this returns, every worker of this machine sees what the ledger holds now."""
+        self._counter.raise_()
+        await self.catch_up()
 
     async def end_session(
         self, session_id: SessionId, *, because: EndReason, now: Instant, event: Event | None = None

@@ -112,6 +112,11 @@ class Throttle:
         """Count a mail to *recipient*; whether it may be sent."""
         return await self._store.throttles.admit([(self._bucket("notice", recipient), _NOTICES)], now=now) is None
 
+    async def notice_failed(self, recipient: str, *, now: Instant) -> None:
+        """Take back a mail that was counted and not sent."""
+        bucket = self._bucket("notice", recipient)
+        await self._store.throttles.succeed(Passed(cleared=(), returned=(bucket,), familiar=(), until=now))
+
     def _familiar(self, name: str, network: str) -> Bucket:
         return self._bucket("familiar", name, network)
 

@@ -154,6 +154,8 @@ class Users:
             raise UnknownPlan
         wanted = _after(user, changes)
         if wanted == user:
+            # As after a change: who asks for what somebody else just did is answered when it holds everywhere.
+            await self._revoke.see_all()
             return user
         if wanted.username is None and wanted.email is None:
             raise InvalidName("An account needs a user name or an e-mail address.")

@@ -8,9 +8,9 @@ A verb that takes an `event` stores it with the act, in one step: never the one 
 verb changed nothing. The notices to those whom the event is to be told to belong to it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NewType, Protocol
+from typing import Final, Literal, NamedTuple, NewType, Protocol
 
 from authwright.domain.api_key import ApiKey
 from authwright.domain.client import Client, ClientStatus
@@ -39,6 +39,15 @@ class NameTaken(Exception):
 
 class IncompatibleStore(Exception):
     """The store was made by another mode or by a newer version; it is not touched."""
+
+
+class OutdatedStore(IncompatibleStore):
+    """The store has the schema of an earlier version: `authwright migrate` brings it up to date."""
+
+    def __init__(self, version: object, wanted: int) -> None:
+        super().__init__(
+            f"the store has schema version {version}, this is Authwright for version {wanted}; run: authwright migrate"
+        )
 
 
 class Ending(NamedTuple):
@@ -498,6 +507,64 @@ class Facts(Protocol):
         """Take *name* for *holder* until *until*, unless another one holds it at *now*; whether it did. Atomic."""
 
 
+Record = tuple[str | int | bytes | None, ...]
+RecordKind = Literal[
+    "users",
+    "names",
+    "clients",
+    "api_keys",
+    "reset_tokens",
+    "sessions",
+    "throttles",
+    "familiar",
+    "events",
+    "notices",
+    "usage",
+    "latencies",
+    "predictions",
+    "revocations",
+    "keys",
+    "facts",
+]
+_FIELDS: Final[Mapping[RecordKind, str]] = {
+    "users": "id username email password_hash role plan status auth_epoch created_at updated_at password_format",
+    "names": "digest user_id",
+    "clients": "id name key_digest key_hint scope audiences plan status auth_epoch created_at updated_at",
+    "api_keys": "id user_id name key_digest key_hint scope audiences created_at expires_at",
+    "reset_tokens": "user_id digest expires_at",
+    "sessions": (
+        "id subject client_id username role plan auth_epoch granted_scope audiences generation secret_digest "
+        "created_at rotated_at used_at idle_expires_at expires_at revoked_at revoked_because user_agent address "
+        "methods request_id"
+    ),
+    "throttles": "bucket failures counted_at closed_until",
+    "familiar": "bucket until",
+    "events": "number at kind outcome actor subject client_id session_id address user_agent request_id detail",
+    "notices": "number at kind detail address recipient",
+    "usage": "day route subject plan status calls",
+    "latencies": "day route bucket calls",
+    "predictions": "day label count",
+    "revocations": "number kind target epoch reason at until",
+    "keys": "id purpose issuer alg ordinal wrapped created_at active_from withdrawn_at",
+    "facts": "name value",
+}
+RECORD_FIELDS: Final[Mapping[RecordKind, Sequence[str]]] = {kind: fields.split() for kind, fields in _FIELDS.items()}
+"""What stores have in common: kinds of records and their fields, in an order in which none refers to a later one.
+
+Who holds a lease is left out: it is of the processes that run.
+"""
+
+
+class Records(Protocol):
+    """All that a store holds, for moving it elsewhere. What belongs to its schema is left out."""
+
+    def read(self, kind: RecordKind) -> AsyncIterator[Sequence[Record]]:
+        """All records of *kind*, some at a time."""
+
+    async def write(self, kind: RecordKind, records: AsyncIterator[Sequence[Record]]) -> None:
+        """Store *records* in a store that has none of *kind*; kinds come in the order of RECORD_FIELDS."""
+
+
 class Store(Protocol):
     """One database."""
 
@@ -534,8 +601,18 @@ class Store(Protocol):
     @property
     def facts(self) -> Facts: ...
 
+    @property
+    def records(self) -> Records: ...
+
     async def open(self) -> None:
-        """Connect and bring the schema up to date. Raises IncompatibleStore, StoreUnavailable."""
+        """Connect; an empty store is made. Raises OutdatedStore, IncompatibleStore, StoreUnavailable."""
+
+    async def migrate(self, *, check: bool = False) -> Sequence[str]:
+        """Bring the schema up to date; what was done, a line for each step. *check*: only say what is to be done.
+
+        For a store that is not open. Of several processes that call it at once one does the work, the others wait and
+        find none left. All of it, or nothing. Raises IncompatibleStore, StoreUnavailable.
+        """
 
     async def ping(self) -> None:
         """Return if the store answers. Raises StoreUnavailable."""

@@ -25,6 +25,8 @@ _FORWARDING: Final = frozenset(
 )
 # Probes come by address, not by name, and tell nothing.
 _PROBES: Final = frozenset({"/health", "/livez", "/readyz"})
+# What tells that the process lives, whatever the store does.
+_ALIVE: Final = frozenset({"/health", "/livez"})
 
 # What web apps in browsers call by themselves (RFC 9700 section 2.6); nothing with cookies, no page, no /admin.
 _CORS: Final = frozenset({"/token"})
@@ -170,7 +172,7 @@ class Edge:
             raise MisdirectedRequest
         if self._dev:
             self._admit_dev(scope, table, path)
-        if not self._is_open():
+        if not self._is_open() and path not in _ALIVE:
             raise Unavailable("The server is starting or stopping.")
         return table
 

@@ -14,10 +14,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     BulkWriteError,
     DuplicateKeyError,
-    ExecutionTimeout,
     OperationFailure,
     PyMongoError,
 )
+from pymongo.read_concern import ReadConcern
 
 from authwright.storage.port import StoreUnavailable
 
@@ -54,12 +54,15 @@ class MongoDatabase:
 
     async def open(self) -> None:
         """Connect. Raises StoreUnavailable."""
-        with self.answering():
-            self._client = self._new_client()
+        try:
+            with self.answering():
+                self._client = self._new_client()
+        except ValueError:
+            raise StoreUnavailable("MongoDB: the URL cannot be used") from None
         self._database = self._client.get_default_database(DEFAULT_NAME)
         try:
             await self.ping()
-        except StoreUnavailable:
+        except BaseException:
             await self.close()
             raise
 
@@ -102,8 +105,9 @@ class MongoDatabase:
             raise StoreUnavailable("the store is not open")
         return self._database
 
-    def collection(self, name: str) -> "Collection":
-        return Collection(self, name)
+    def collection(self, name: str, *, committed: bool = False) -> "Collection":
+        """*committed*: reads see only what no change of the primary can take back."""
+        return Collection(self, name, ReadConcern("majority") if committed else None)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -116,34 +120,35 @@ class MongoDatabase:
         except DuplicateKeyError:
             raise Duplicate from None
         except BulkWriteError as error:
-            if all(each.get("code") == _DUPLICATE for each in (error.details or {}).get("writeErrors", [{}])):
+            details = error.details or {}
+            refused = [each.get("code") for each in details.get("writeErrors", ())]
+            if refused and set(refused) == {_DUPLICATE} and not details.get("writeConcernErrors"):
                 raise Duplicate from None
             raise StoreUnavailable(f"MongoDB: {type(error).__name__}") from None
         except OperationFailure as error:
-            # What the server says may quote values; the code tells enough. One without a name is a fault of ours.
-            if error.timeout or isinstance(error, ExecutionTimeout) or error.has_error_label("RetryableWriteError"):
-                raise StoreUnavailable(f"MongoDB: {type(error).__name__} {error.code}") from None
-            if error.code in _CANNOT_ANSWER:
-                raise StoreUnavailable(f"MongoDB: {type(error).__name__} {error.code}") from None
-            raise
+            if error.code in _OUR_FAULT:
+                raise
+            # What the server says may quote values; the code tells enough.
+            raise StoreUnavailable(f"MongoDB: {type(error).__name__} {error.code}") from None
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {type(error).__name__}") from None
 
 
-# Not primary, shutting down, stepping down, out of disk space, not allowed, not authenticated.
-_CANNOT_ANSWER: Final = frozenset({10107, 13435, 11600, 11602, 189, 91, 14031, 13, 18, 64, 100, 112, 262, 50})
+# A value, a type, a path or an operator that the server does not take: to be seen, not to be tried again.
+_OUR_FAULT: Final = frozenset({2, 9, 14, 16, 28, 40, 52, 54, 56, 59, 66, 67, 85, 86, 168})
 
 
 class Collection:
     """One collection. Every verb raises StoreUnavailable; those that write raise Duplicate."""
 
-    def __init__(self, database: MongoDatabase, name: str) -> None:
+    def __init__(self, database: MongoDatabase, name: str, concern: ReadConcern | None = None) -> None:
         self._owner = database
         self._name = name
+        self._concern = concern
 
     @property
     def _documents(self) -> Any:
-        return self._owner._opened[self._name]
+        return self._owner._opened.get_collection(self._name, read_concern=self._concern)
 
     async def insert(self, document: Document) -> None:
         with self._owner.answering():
@@ -183,9 +188,9 @@ class Collection:
         with self._owner.answering():
             return int(await self._documents.count_documents(which))
 
-    async def distinct(self, field: str) -> list[Any]:
+    async def distinct(self, field: str, which: Filter) -> list[Any]:
         with self._owner.answering():
-            return list(await self._documents.distinct(field))
+            return list(await self._documents.distinct(field, which))
 
     async def aggregate(self, *stages: Mapping[str, Any]) -> list[Document]:
         with self._owner.answering(), pymongo.timeout(SLOW_SECONDS):
@@ -212,11 +217,14 @@ class Collection:
         """Change or insert a document for each of *changes*, in any order. What a unique index refuses is left out."""
         if changes:
             work = [UpdateOne(which, change, upsert=True) for which, change in changes]
-            try:
-                with self._owner.answering():
-                    await self._documents.bulk_write(work, ordered=False)
-            except Duplicate:
-                pass
+            # Two that make the same document at once: who came second finds it when trying again.
+            for _ in range(2):
+                try:
+                    with self._owner.answering():
+                        await self._documents.bulk_write(work, ordered=False)
+                    return
+                except Duplicate:
+                    continue
 
     async def delete(self, which: Filter) -> int:
         """Delete every document that fits; how many."""

@@ -1,6 +1,5 @@
 """Security events in MongoDB: an event's `_id` is its number."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,18 +30,18 @@ class MongoEvents:
 
     async def add(self, event: Event, *, once: str | None = None) -> None:
         """Store *event*; *once*: unless one with this mark is there."""
-        document = _document(event, once)
-        document["_id"] = await self._numbers.take()
-        with contextlib.suppress(Duplicate):
-            await self._events.insert(document)
+        await self._numbers.insert(_document(event), once=once)
 
     async def add_many(self, events: Sequence[tuple[Event, str]]) -> None:
         """As `add` for each of *events* with its mark."""
-        last = await self._numbers.take(len(events))
-        first = last - len(events) + 1
-        documents = [{"_id": first + place, **_document(*each)} for place, each in enumerate(events)]
-        with contextlib.suppress(Duplicate):
-            await self._events.insert_many(documents)
+        first = await self._numbers.take(len(events)) - len(events) + 1
+        try:
+            await self._events.insert_many(
+                [{"_id": first + place, **_document(event), "once": once} for place, (event, once) in enumerate(events)]
+            )
+        except Duplicate:
+            for event, once in events:
+                await self.add(event, once=once)
 
     async def list(self, which: EventFilter, *, before: int | None, most: int) -> Sequence[Event]:
         wanted: dict[str, Any] = {
@@ -65,11 +64,8 @@ class MongoEvents:
         return [(int(row["_id"]["day"]), row["_id"]["kind"], row["_id"]["outcome"], int(row["count"])) for row in rows]
 
 
-def _document(event: Event, once: str | None) -> Document:
-    document: Document = {name: getattr(event, name) for name in _FIELDS}
-    if once is not None:
-        document["once"] = once
-    return document
+def _document(event: Event) -> Document:
+    return {name: getattr(event, name) for name in _FIELDS}
 
 
 def _event(document: Document) -> Event:

@@ -16,6 +16,8 @@ class MongoLedger:
 
     def __init__(self, database: MongoDatabase) -> None:
         self._entries = database.collection("revocations")
+        # An entry that a change of the primary can still take back must not move anybody's cursor.
+        self._committed = database.collection("revocations", committed=True)
         # Those of one process come one after the other, instead of all trying the same number.
         self._turn = asyncio.Lock()
 
@@ -46,13 +48,13 @@ class MongoLedger:
     async def since(self, number: int, *, most: int = 1000) -> Sequence[Revocation]:
         return [
             _revocation(each)
-            for each in await self._entries.find({"_id": {"$gt": number}}, sort=[("_id", 1)], most=most)
+            for each in await self._committed.find({"_id": {"$gt": number}}, sort=[("_id", 1)], most=most)
         ]
 
     async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
         # The newest one first: what comes after it is read by `since`.
         which = {"$or": [{"until": {"$gt": now}}, {"_id": await self._newest()}]}
-        return [_revocation(each) for each in await self._entries.find(which, sort=[("_id", 1)], slow=True)]
+        return [_revocation(each) for each in await self._committed.find(which, sort=[("_id", 1)], slow=True)]
 
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, int]]:
         rows = await self._entries.aggregate(

@@ -1,10 +1,9 @@
 """Mail that waits to be sent, in MongoDB: a notice's `_id` is its number."""
 
-import contextlib
 from collections.abc import Sequence
 
 from authwright.domain.notice import Notice
-from authwright.storage.mongo.database import Document, Duplicate, MongoDatabase
+from authwright.storage.mongo.database import MongoDatabase
 from authwright.storage.mongo.numbers import Numbers
 
 _FIELDS = [name for name in Notice._fields if name != "number"]
@@ -19,11 +18,7 @@ class MongoNotices:
 
     async def add(self, notice: Notice, *, once: str | None = None) -> None:
         """Store *notice*; *once*: unless one with this mark waits."""
-        document: Document = {"_id": await self._numbers.take(), **{name: getattr(notice, name) for name in _FIELDS}}
-        if once is not None:
-            document["once"] = once
-        with contextlib.suppress(Duplicate):
-            await self._notices.insert(document)
+        await self._numbers.insert({name: getattr(notice, name) for name in _FIELDS}, once=once)
 
     async def list(self, *, after: int, most: int) -> Sequence[Notice]:
         found = await self._notices.find({"_id": {"$gt": after}}, sort=[("_id", 1)], most=most)

@@ -69,8 +69,9 @@ class Outbox:
 
     async def settle_all(self, collection: Collection) -> None:
         """Carry out what waits in every document of *collection*."""
-        for document in await collection.find(PENDING, most=1000):
-            await self.settle(collection, document)
+        while documents := await collection.find(PENDING, most=1000):
+            for document in documents:
+                await self.settle(collection, document)
 
     async def _carry_out(self, entry: Document, document: Document) -> None:
         if ending := entry.get("ending"):

@@ -17,6 +17,7 @@ from authwright.storage.port import Ended, Ending, Opened, Passed
 
 _FIELDS: Final = [name for name in Session._fields if name != "id"]
 _SUBJECTS_AT_ONCE: Final = 1000
+_ENDED: Final = {"revoked_at": {"$ne": None}}
 
 
 class MongoSessions:
@@ -92,22 +93,27 @@ class MongoSessions:
     async def _confirm(self, session: Session, document: Document) -> bool:
         """Record the login of a session that was inserted, or withdraw it; whether it stays."""
         if not await self._may_open(session):
-            await self._sessions.delete({"_id": session.id})
-            return False
+            # As it was inserted: one that somebody confirmed meanwhile has no outbox any more.
+            mark = document["outbox"][0]["id"]
+            which = {"_id": session.id, "auth_epoch": session.auth_epoch, "outbox.id": mark}
+            return await self._sessions.delete(which) == 0
         await self._outbox.settle(self._sessions, document)
         return True
 
     async def settle(self) -> None:
         """Finish what a crash left out: logins that were not recorded, endings that the ledger lacks."""
-        for document in await self._sessions.find(PENDING, most=1000):
-            session = _session(document)
-            if session.revoked_at is None:
-                await self._confirm(session, document)
-            else:
-                await self._outbox.settle(self._sessions, document)
+        while documents := await self._sessions.find(PENDING, most=1000):
+            for document in documents:
+                session = _session(document)
+                if session.revoked_at is None:
+                    await self._confirm(session, document)
+                else:
+                    await self._outbox.settle(self._sessions, document)
 
     async def find(self, session_id: SessionId) -> Session | None:
         found = await self._sessions.first({"_id": session_id})
+        if found and found["revoked_at"] is not None:
+            await self._outbox.settle(self._sessions, found)
         return _session(found) if found else None
 
     async def rotate(
@@ -150,8 +156,12 @@ class MongoSessions:
             "$push": {"outbox": {"$each": [{**entry, "epoch": 0} for entry in entries]}},
         }
         document = await self._sessions.change({"_id": session_id, "revoked_at": None}, change)
+        if document is None:
+            # Somebody else ended it. Who is told so is told of all that follows from it.
+            await self._outbox.settle(self._sessions, await self._sessions.first({"_id": session_id, **_ENDED}))
+            return False
         await self._outbox.settle(self._sessions, document)
-        return document is not None
+        return True
 
     async def end_all(
         self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
@@ -210,7 +220,7 @@ class MongoSessions:
 
     async def forget(self, *, before: Instant, most: int) -> int:
         expired = {"revoked_at": None, "idle_expires_at": {"$lt": before}}
-        which = {"$or": [{"revoked_at": {"$lt": before}}, expired]}
+        which = {"$or": [{"revoked_at": {"$gt": 0, "$lt": before}}, expired]}
         old = await self._sessions.find(which, most=most, only=["_id"], slow=True)
         return await self._sessions.delete({"_id": {"$in": [each["_id"] for each in old]}, **which})
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -15,12 +16,13 @@ from authwright.storage.mongo.keys import MongoKeys
 from authwright.storage.mongo.ledger import MongoLedger
 from authwright.storage.mongo.notices import MongoNotices
 from authwright.storage.mongo.outbox import HOLDERS, Outbox
-from authwright.storage.mongo.schema import prepare
+from authwright.storage.mongo.records import MongoRecords
+from authwright.storage.mongo.schema import migrate, prepare
 from authwright.storage.mongo.sessions import MongoSessions
 from authwright.storage.mongo.throttles import MongoThrottles
 from authwright.storage.mongo.usage import MongoUsage
 from authwright.storage.mongo.users import MongoUsers
-from authwright.storage.port import IncompatibleStore, StoreUnavailable
+from authwright.storage.port import StoreUnavailable
 
 SETTLE_SECONDS: Final = 5.0
 """How often every process looks for what another one began and did not finish."""
@@ -47,16 +49,24 @@ class MongoStore:
         self.sessions = MongoSessions(database, self._outbox, self.throttles)
         self.usage = MongoUsage(database)
         self.keys = MongoKeys(database, self._outbox)
+        self.records = MongoRecords(database)
 
     async def open(self) -> None:
         await self._database.open()
         try:
             await prepare(self._database, self.facts)
             await self.settle()
-        except (StoreUnavailable, IncompatibleStore):
+        except BaseException:
             await self._database.close()
             raise
         self._settling = asyncio.create_task(self._settle_regularly())
+
+    async def migrate(self, *, check: bool = False) -> Sequence[str]:
+        await self._database.open()
+        try:
+            return await migrate(self._database, self.facts, check=check)
+        finally:
+            await self._database.close()
 
     async def ping(self) -> None:
         await self._database.ping()

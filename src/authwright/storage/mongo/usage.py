@@ -58,8 +58,9 @@ class MongoUsage:
         await self._take_all({})
 
     async def _take_all(self, which: Filter) -> None:
-        for batch in await self._batches.find(which, sort=[("_id", 1)], most=1000):
-            await self._take(batch)
+        while batches := await self._batches.find(which, sort=[("_id", 1)], most=1000):
+            for batch in batches:
+                await self._take(batch)
 
     async def _take(self, batch: Document) -> None:
         writer, number = batch["_id"]["writer"], batch["_id"]["number"]

@@ -4,6 +4,7 @@
 document keeps its id, its epoch and its names.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,10 +78,16 @@ class MongoUsers:
         }
 
     async def find(self, user_id: UserId) -> User | None:
-        return _user(await self._users.first({"_id": user_id, **_THERE}))
+        return await self._settled({"_id": user_id, **_THERE})
 
     async def find_by_name(self, name: NameDigest) -> User | None:
-        return _user(await self._users.first({"names": name, "current": name, **_THERE}))
+        return await self._settled({"names": name, "current": name, **_THERE})
+
+    async def _settled(self, which: Filter) -> User | None:
+        """The user that fits. Nobody is told of a change before what follows from it was carried out."""
+        found = await self._users.first(which)
+        await self._outbox.settle(self._users, found)
+        return _user(found)
 
     async def list(self, which: UserFilter, *, after: UserId | None, most: int) -> Sequence[User]:
         wanted: list[Filter] = [_THERE]
@@ -133,8 +140,8 @@ class MongoUsers:
     async def delete(
         self, user_id: UserId, *, epoch: int, ending: Ending | None = None, event: Event | None = None
     ) -> bool:
-        gone = dict.fromkeys((*_FIELDS, "password_format", "api_keys", "reset", "current"), "$$REMOVE")
-        values = {**gone, **_RAISED, "status": "deleted"}
+        gone = {*_FIELDS, "password_format", "api_keys", "reset", "current"} - {"auth_epoch", "created_at", "status"}
+        values: Document = {**dict.fromkeys(gone, "$$REMOVE"), **_RAISED, "status": "deleted"}
         which = {"_id": user_id, "auth_epoch": epoch, **_THERE}
         return await self._change(which, values, user_id, ending, event) is not None
 
@@ -145,7 +152,7 @@ class MongoUsers:
         return await self._change({"_id": user_id, **_THERE}, values, user_id, None, event) is not None
 
     async def find_by_reset(self, token: Digest, *, now: Instant) -> User | None:
-        return _user(await self._users.first(_good_reset(token, now)))
+        return await self._settled(_good_reset(token, now))
 
     async def reset_password(
         self,
@@ -193,7 +200,7 @@ class MongoUsers:
         return _epoch(await self._change({"_id": user_id, **_THERE}, values, user_id, ending, event))
 
     async def password_formats(self) -> frozenset[str]:
-        return frozenset(await self._users.distinct("password_format"))
+        return frozenset(await self._users.distinct("password_format", {"password_format": {"$gt": ""}}))
 
     async def _change(
         self, which: Filter, values: Document, user_id: UserId, ending: Ending | None, event: Event | None
@@ -207,8 +214,10 @@ class MongoUsers:
         return document
 
     async def _release(self, names: Sequence[NameDigest]) -> _Holders:
-        """Let go of those of *names* that are reserved; who had them."""
-        holders = []
+        """Let go of those of *names* that are reserved, unless somebody has one of them; who had them."""
+        holders: _Holders = []
+        if names and any(owner is not None for owner in (await self.owners(names)).values()):
+            return holders
         for name in names:
             rest = unless_empty({"$setDifference": ["$names", [name]]})
             found = await self._users.change({"names": name, "current": {"$ne": name}}, [{"$set": {"names": rest}}])
@@ -218,7 +227,9 @@ class MongoUsers:
 
     async def _reserve_again(self, holders: _Holders) -> None:
         for holder, name in holders:
-            await self._users.change({"_id": holder}, {"$addToSet": {"names": name}})
+            # Whoever was faster has it now.
+            with contextlib.suppress(Duplicate):
+                await self._users.change({"_id": holder}, {"$addToSet": {"names": name}})
 
 
 def _good_reset(token: Digest, now: Instant) -> Document:

@@ -108,6 +108,15 @@ class PostgresDatabase:
         except (asyncpg.PostgresError, *_LOST, ValueError) as error:
             raise StoreUnavailable(f"cannot connect to PostgreSQL: {_told(error)}") from None
 
+    async def connect(self) -> Any:
+        """A connection of its own, for what takes longer than a statement may."""
+        return await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_SECONDS,
+            target_session_attrs="read-write",
+            statement_cache_size=0 if self._pooled else 100,
+        )
+
     async def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:

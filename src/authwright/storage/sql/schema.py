@@ -1,50 +1,64 @@
-"""Makes the tables, or brings those of an earlier version up to date."""
+"""Makes the tables of an empty store, and tells whether those of another one are of this version."""
 
 from collections.abc import Iterator
 
-from sqlalchemy import func, literal_column, select, text, update
+from sqlalchemy import text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from authwright.storage.port import IncompatibleStore
-from authwright.storage.sql.facts import SqlFacts
+from authwright.storage.port import IncompatibleStore, OutdatedStore
 from authwright.storage.sql.statements import Database, Step, compiled
-from authwright.storage.sql.tables import SCHEMA_VERSION, SESSION_OPENED, facts, metadata
+from authwright.storage.sql.tables import SCHEMA_VERSION, SESSION_OPENED, USABLE_SINCE, metadata
 
-_TO_VERSION_2 = compiled(
-    update(facts)
-    .where(facts.c.name == "schema_version", facts.c.value == "1")
-    .values(value="2")
-    .returning(facts.c.name)
+# Which of the tables that hold a version are there: Alembic's; before there was one, the facts did.
+_LOOK = compiled(
+    text("SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('alembic_version', 'facts')"),
+    postgres=text(
+        "SELECT table_name FROM information_schema.tables"
+        " WHERE table_schema = current_schema() AND table_name IN ('alembic_version', 'facts')"
+    ),
 )
-# An index that also tells clients apart stands in its place.
-_DROP_SESSIONS_LIVE = compiled(text("DROP INDEX IF EXISTS sessions_live"))
-_ADD_REQUEST_ID = compiled(text("ALTER TABLE sessions ADD COLUMN request_id TEXT NOT NULL DEFAULT ''"))
-_ONE_AT_A_TIME = compiled(select(func.pg_advisory_xact_lock(literal_column("4711"))))
-_SESSION_OPENED = compiled(text(SESSION_OPENED))
+_VERSION = compiled(text("SELECT version_num FROM alembic_version"))
+_OLD_VERSION = compiled(text("SELECT value FROM facts WHERE name = 'schema_version'"))
+# Of several processes that start at once one makes the tables, and the others wait for it. SQLite has one writer.
+_ONE_AT_A_TIME = compiled(text("SELECT 1"), postgres=text("SELECT pg_advisory_xact_lock(4711)"))
+_VERSION_TABLE = compiled(
+    text(
+        "CREATE TABLE IF NOT EXISTS alembic_version"
+        " (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+)
+_SET_VERSION = compiled(
+    text(
+        f"INSERT INTO alembic_version (version_num) SELECT '{SCHEMA_VERSION}'"  # noqa: S608 - a constant of ours
+        " WHERE NOT EXISTS (SELECT 1 FROM alembic_version)"
+    )
+)
+# The earliest version whose code can use what is there: so that servers of the version before may go on, and start
+# again, while and after it is migrated.
+_USABLE_SINCE = compiled(text("SELECT value FROM facts WHERE name = 'usable_since'"))
+_SET_USABLE_SINCE = compiled(
+    text(f"INSERT INTO facts (name, value) VALUES ('usable_since', '{USABLE_SINCE}') ON CONFLICT DO NOTHING")  # noqa: S608
+)
+# On PostgreSQL the statement that opens a session records it.
+_SESSION_OPENED = compiled(text(SESSION_OPENED), postgres=text("SELECT 1"))
 
 
-async def prepare_sqlite(database: Database, known: SqlFacts) -> None:
-    """Make or upgrade the schema. Raises IncompatibleStore, StoreUnavailable."""
-    await database.write_together(*_tables())
-    version: str | None = await known.establish("schema_version", str(SCHEMA_VERSION))
-    if version == "1":
-        # Two processes may come here at once: whoever finds the old version in its transaction adds the column.
-        steps = (_ADD_REQUEST_ID, _DROP_SESSIONS_LIVE)
-        await database.write_together((_TO_VERSION_2, {}), *((step, {}) for step in steps), guards=1)
-        version = await known.read("schema_version")
-    _require_known(version)
-    await database.write(_SESSION_OPENED, {})
-
-
-async def prepare_postgres(database: Database, known: SqlFacts) -> None:
-    """Make the schema. Raises IncompatibleStore, StoreUnavailable."""
-    # Of several processes that start at once one makes the tables, and the others wait for it.
-    await database.write_together((_ONE_AT_A_TIME, {}), *_tables())
-    _require_known(await known.establish("schema_version", str(SCHEMA_VERSION)))
-
-
-def _require_known(version: str | None) -> None:
-    if version != str(SCHEMA_VERSION):
+async def prepare(database: Database) -> None:
+    """Make the tables of an empty store. Raises OutdatedStore, IncompatibleStore, StoreUnavailable."""
+    there = {row[0] for row in await database.find(_LOOK, {})}
+    if not there:
+        last: list[Step] = [(each, {}) for each in (_SESSION_OPENED, _VERSION_TABLE, _SET_VERSION, _SET_USABLE_SINCE)]
+        await database.write_together((_ONE_AT_A_TIME, {}), *_tables(), *last)
+    rows = await database.find(_OLD_VERSION, {}) if there == {"facts"} else []
+    # Somebody may have migrated it since the look.
+    rows = rows or await database.find(_VERSION, {})
+    version = rows[0][0] if rows else "?"
+    if version == str(SCHEMA_VERSION):
+        return
+    if version.isdigit() and int(version) < SCHEMA_VERSION:
+        raise OutdatedStore(version, SCHEMA_VERSION)
+    since = await database.find(_USABLE_SINCE, {})
+    if not since or not since[0][0].isdigit() or int(since[0][0]) > SCHEMA_VERSION:
         raise IncompatibleStore(
             f"the store has schema version {version}, this is Authwright for version {SCHEMA_VERSION}"
         )

@@ -1,6 +1,7 @@
 """One SQL database as a `storage.port.Store`."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from authwright.storage.port import IncompatibleStore, StoreUnavailable
@@ -11,7 +12,8 @@ from authwright.storage.sql.facts import SqlFacts
 from authwright.storage.sql.keys import SqlKeys
 from authwright.storage.sql.ledger import SqlLedger
 from authwright.storage.sql.notices import SqlNotices
-from authwright.storage.sql.schema import prepare_postgres, prepare_sqlite
+from authwright.storage.sql.records import SqlRecords
+from authwright.storage.sql.schema import prepare
 from authwright.storage.sql.sessions import SqlSessions
 from authwright.storage.sql.sqlite import SqliteDatabase
 from authwright.storage.sql.statements import Database
@@ -21,11 +23,11 @@ from authwright.storage.sql.users import SqlUsers
 
 
 class SqlStore:
-    """The tables of one *database*, which *prepare* makes or brings up to date."""
+    """The tables of one *database*; *migrate* brings them up to date."""
 
-    def __init__(self, database: Database, prepare: Callable[[Database, SqlFacts], Awaitable[None]]) -> None:
+    def __init__(self, database: Database, migrate: Callable[[bool], Awaitable[Sequence[str]]]) -> None:
         self._database = database
-        self._prepare = prepare
+        self._migrate = migrate
         self.users = SqlUsers(database)
         self.api_keys = SqlApiKeys(database)
         self.clients = SqlClients(database)
@@ -37,17 +39,21 @@ class SqlStore:
         self.usage = SqlUsage(database)
         self.keys = SqlKeys(database)
         self.facts = SqlFacts(database)
+        self.records = SqlRecords(database)
 
     async def open(self) -> None:
         await self._database.open()
         try:
-            await self._prepare(self._database, self.facts)
+            await prepare(self._database)
         except (StoreUnavailable, IncompatibleStore):
             await self._database.close()
             raise
 
+    async def migrate(self, *, check: bool = False) -> Sequence[str]:
+        return await self._migrate(check)
+
     async def ping(self) -> None:
-        await self.facts.read("schema_version")
+        await self.facts.read("store_epoch")
 
     async def close(self) -> None:
         await self._database.close()
@@ -55,7 +61,16 @@ class SqlStore:
 
 def sqlite_store(path: Path | None) -> SqlStore:
     """SQLite in the file *path*, or in memory (None) for this object alone."""
-    return SqlStore(SqliteDatabase(path), prepare_sqlite)
+
+    async def migrate(check: bool) -> Sequence[str]:
+        if path is None:
+            return ()
+        # Loaded where it is used: few need it, and it takes a while.
+        from authwright.storage.sql.migrate import migrate_sqlite
+
+        return await asyncio.to_thread(migrate_sqlite, path, check=check)
+
+    return SqlStore(SqliteDatabase(path), migrate)
 
 
 def postgres_store(url: str, *, connections: int = 10) -> SqlStore:
@@ -63,4 +78,11 @@ def postgres_store(url: str, *, connections: int = 10) -> SqlStore:
     # Loaded where it is used: the driver is an extra.
     from authwright.storage.sql.postgres import PostgresDatabase
 
-    return SqlStore(PostgresDatabase(url, connections=connections), prepare_postgres)
+    database = PostgresDatabase(url, connections=connections)
+
+    async def migrate(check: bool) -> Sequence[str]:
+        from authwright.storage.sql.migrate import migrate_postgres
+
+        return await migrate_postgres(database.connect, check=check)
+
+    return SqlStore(database, migrate)

@@ -13,7 +13,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+USABLE_SINCE = 3
+"""The earliest version whose code can use this schema; a migration that takes something away raises it."""
 
 metadata = MetaData()
 
