@@ -52,7 +52,11 @@ async def on(url: str, work: Any) -> Any:
 
 
 def differences(connection: Connection) -> list[Any]:
-    return list(compare_metadata(MigrationContext.configure(connection), metadata))
+    def concerned(found: Any, *_others: Any) -> bool:
+        return found.info.get("only", connection.dialect.name) == connection.dialect.name
+
+    options = {"include_object": concerned}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
 
 def trigger(connection: Connection) -> str | None:

@@ -75,8 +75,37 @@ async def test_refreshes_that_wait_are_done_together(store: SqlStore, statements
     statements.clear()
     outcomes = await asyncio.gather(*(rotate(store, each) for each in made))
     assert [outcome and outcome.id for outcome in outcomes] == [each.id for each in made]
-    # One in each lane, and the others in the first lane that is free.
-    assert len(statements) == postgres.LANES + 1
+    # The first alone, and all others after it.
+    assert len(statements) == 2
+
+
+async def test_a_row_that_somebody_has_locked_keeps_only_those_waiting_who_want_it(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "STUCK_SECONDS", 0.0)
+    locked, *others = await sessions(store, 9)
+    other = await store._database.connect()  # type: ignore[attr-defined]
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", locked.id)
+        stuck = asyncio.ensure_future(rotate(store, locked))
+        await asyncio.sleep(0.05)
+        outcomes = await asyncio.wait_for(asyncio.gather(*(rotate(store, each) for each in others)), 2)
+        assert all(outcomes)
+        assert not stuck.done()
+    await other.close()
+    assert await stuck
+
+
+async def test_a_refresh_touches_no_index(store: SqlStore) -> None:
+    (made,) = await sessions(store, 1)
+    assert await rotate(store, made)
+    other = await store._database.connect()  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        while not await other.fetchval("SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'"):
+            await other.execute("SELECT pg_stat_force_next_flush()")
+            await other.execute("SELECT pg_stat_clear_snapshot()")
+            assert await rotate(store, (await sessions(store, 1))[0])
+    await other.close()
 
 
 async def test_who_went_away_stops_nobody_in_the_batch(store: SqlStore) -> None:

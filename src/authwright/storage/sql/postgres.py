@@ -27,8 +27,10 @@ DOWN_SECONDS: Final = 0.5
 # A server that answered nobody for so long, while somebody waited in vain, counts as gone.
 QUIET_SECONDS: Final = 2.0
 TRIES: Final = 60
-# A statement that can be done for many runs so often at once; who comes meanwhile is done together by the next.
-LANES: Final = 2
+# A statement that can be done for many runs once at a time; who comes meanwhile is done together by the next. Where one
+# waits longer than that, for a row that somebody else has locked, others go past it, so many at once.
+STUCK_SECONDS: Final = 0.05
+LANES: Final = 4
 MOST_TOGETHER: Final = 128
 
 # Rows that get the number after the newest: who was second tries the next one.
@@ -59,6 +61,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.busy = 0
+        self.begun = 0.0
         self.waiting: list[_Waiting] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -130,20 +133,24 @@ class PostgresDatabase:
         if statement.batched is None:
             return await self._write_one(statement, parameters)
         line = self._lines.setdefault(statement, _Line())
-        if line.busy < LANES:
-            line.busy += 1
+        if not line.busy:
+            line.busy, line.begun = 1, time.monotonic()
             try:
                 return await self._write_one(statement, parameters)
             finally:
                 self._go_on(statement, line)
         done: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
         line.waiting.append((parameters, done))
+        if line.busy < LANES and time.monotonic() - line.begun > STUCK_SECONDS:
+            line.busy += 1
+            self._go_on(statement, line)
         return await done
 
     def _go_on(self, statement: Statement, line: "_Line") -> None:
         """A lane is free: who waits goes next, all together."""
         batch, line.waiting = line.waiting[:MOST_TOGETHER], line.waiting[MOST_TOGETHER:]
         if batch:
+            line.begun = time.monotonic()
             task = asyncio.create_task(self._write_many(statement, line, batch))
             line.tasks.add(task)
             task.add_done_callback(line.tasks.discard)

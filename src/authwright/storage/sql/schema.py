@@ -9,6 +9,7 @@ from authwright.storage.port import IncompatibleStore, OutdatedStore
 from authwright.storage.sql.statements import Database, Step, compiled
 from authwright.storage.sql.tables import SCHEMA_VERSION, SESSION_OPENED, USABLE_SINCE, metadata
 
+_NOTHING = text("SELECT 1")
 # Which of the tables that hold a version are there: Alembic's; before there was one, the facts did.
 _LOOK = compiled(
     text("SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('alembic_version', 'facts')"),
@@ -20,7 +21,7 @@ _LOOK = compiled(
 _VERSION = compiled(text("SELECT version_num FROM alembic_version"))
 _OLD_VERSION = compiled(text("SELECT value FROM facts WHERE name = 'schema_version'"))
 # Of several processes that start at once one makes the tables, and the others wait for it. SQLite has one writer.
-_ONE_AT_A_TIME = compiled(text("SELECT 1"), postgres=text("SELECT pg_advisory_xact_lock(4711)"))
+_ONE_AT_A_TIME = compiled(_NOTHING, postgres=text("SELECT pg_advisory_xact_lock(4711)"))
 _VERSION_TABLE = compiled(
     text(
         "CREATE TABLE IF NOT EXISTS alembic_version"
@@ -40,7 +41,7 @@ _SET_USABLE_SINCE = compiled(
     text(f"INSERT INTO facts (name, value) VALUES ('usable_since', '{USABLE_SINCE}') ON CONFLICT DO NOTHING")  # noqa: S608
 )
 # On PostgreSQL the statement that opens a session records it.
-_SESSION_OPENED = compiled(text(SESSION_OPENED), postgres=text("SELECT 1"))
+_SESSION_OPENED = compiled(text(SESSION_OPENED), postgres=_NOTHING)
 
 
 async def prepare(database: Database) -> None:
@@ -68,4 +69,6 @@ def _tables() -> Iterator[Step]:
     for table in metadata.sorted_tables:
         yield compiled(CreateTable(table, if_not_exists=True)), {}
         for index in table.indexes:
-            yield compiled(CreateIndex(index, if_not_exists=True)), {}
+            make, only = CreateIndex(index, if_not_exists=True), index.info.get("only")
+            in_sqlite, in_postgres = (_NOTHING if only == other else make for other in ("postgresql", "sqlite"))
+            yield compiled(in_sqlite, postgres=in_postgres), {}
