@@ -38,6 +38,7 @@ from authwright.services.cleanup import Cleanup
 from authwright.services.clients import Clients
 from authwright.services.confirm import Confirm
 from authwright.services.events import Events
+from authwright.services.feed import Feed
 from authwright.services.hashing import Hashing
 from authwright.services.keys import Keyring, KeyWrap, UnreadableKey
 from authwright.services.login import Lifetimes, Login
@@ -74,6 +75,7 @@ from authwright.web.me import Me, add_me
 from authwright.web.oauth.metadata import add_metadata
 from authwright.web.oauth.token import add_token
 from authwright.web.reset import add_reset
+from authwright.web.revocations import add_revocations
 from authwright.web.samples import add_samples
 from authwright.web.users import UserRoutes, add_users
 
@@ -127,7 +129,9 @@ class Server:
             keep=matters,
             adopt=settings.is_dev,
         )
-        self.revoke = Revoke(self.store, self.counter, Revocations(), self.metrics, matters=matters)
+        self.revoke = Revoke(
+            self.store, self.counter, Revocations(), Feed(time.monotonic), self.metrics, matters=matters
+        )
         self.usage = Usage(self.store, self.metrics, clock)
         self.analytics = Analytics(self.store, self.usage)
         self.cleanup = Cleanup(self.store)
@@ -416,6 +420,7 @@ class Server:
             clock=self.clock,
         )
         add_admin(endpoints, admin)
+        add_revocations(endpoints, revoke=self.revoke, callers=callers, open_here=settings.is_dev)
         add_metadata(endpoints, keyring=self.keyring, clock=self.clock)
         add_health(
             endpoints,

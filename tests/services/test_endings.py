@@ -1,6 +1,7 @@
 """services.revoke, logout and password: an ending is whole, whatever happens in the middle of it."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.revocation import Revocations
 from authwright.domain.secrets import Subject
+from authwright.services.feed import Feed
 from authwright.services.metrics import Metrics
 from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage
@@ -153,7 +155,9 @@ async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(ser
     await service.register()
     login = await service.login()
     await service.server.store.users.raise_epoch(login["user_id"], now=service.clock())
-    await Revoke(service.server.store, CounterPage(None), Revocations(), Metrics(), matters=4000).start(service.clock())
+    await Revoke(
+        service.server.store, CounterPage(None), Revocations(), Feed(time.monotonic), Metrics(), matters=4000
+    ).start(service.clock())
     await service.server.revoke.catch_up()
     assert await alive(service, login) == (False, False)
 

@@ -1,6 +1,7 @@
 """services.refresh: exactly one successor, theft ends the session, mistakes cost nothing."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -169,11 +170,14 @@ async def test_r57_what_was_revoked_is_refused_by_a_server_that_starts_later(ser
     login = await service.registered_login()
     await service.logout(login["access_token"])
     from authwright.domain.revocation import Revocations
+    from authwright.services.feed import Feed
     from authwright.services.metrics import Metrics
     from authwright.services.revoke import Revoke
     from authwright.storage.counter import CounterPage
 
-    later = Revoke(service.server.store, CounterPage(None), Revocations(), Metrics(), matters=4000)
+    later = Revoke(
+        service.server.store, CounterPage(None), Revocations(), Feed(time.monotonic), Metrics(), matters=4000
+    )
     await later.start(service.clock())
     session_id = service.server.keyring.refresh_tokens.decode(login["refresh_token"]).session_id
     assert later.revocations.ended(SessionId(session_id))

@@ -54,6 +54,7 @@ def test_plans_are_configured_beside_and_instead_of_the_built_in_ones() -> None:
         "[team]\npermissions = ['two words']",
         "[team]\npermissions = ['admin']",
         "[team]\npermissions = ['account']",
+        "[team]\npermissions = ['revocations']",
         "[team]\npermissions = []\nrate = 5",
         "[team]\n[team]\n",
     ],

@@ -20,7 +20,10 @@ ClientArgument = Annotated[str, typer.Argument(metavar="CLIENT_ID", help="As `au
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What people call it.")],
-    scope: Annotated[str | None, typer.Option(help="Fewer scopes than the plan permits, separated by spaces.")] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="Separated by spaces: fewer than the plan permits, or `revocations` for a guard."),
+    ] = None,
     plan: Annotated[str, typer.Option(help="free, premium, admin, or a configured one.")] = "free",
     as_json: Json = False,
 ) -> None:

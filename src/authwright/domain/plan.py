@@ -23,6 +23,9 @@ PREDICT: Final = "predict"
 ANALYTICS: Final = "analytics"
 ANALYTICS_FULL: Final = "analytics:full"
 
+REVOCATIONS: Final = "revocations"
+"""To follow what was revoked: for the client key of a guard. No plan gives it; a client is given it by name."""
+
 # Only sessions of the first-party client hold these: an API client never changes an account or administers.
 FIRST_PARTY_SCOPES: Final = frozenset({ACCOUNT, ADMIN})
 
@@ -67,6 +70,10 @@ class Plans:
             scopes = scopes | self._plans[ADMIN_PLAN].scopes | {ADMIN, ANALYTICS_FULL}
         return scopes | {ACCOUNT} if first_party else scopes - FIRST_PARTY_SCOPES
 
+    def grantable(self, plan: str) -> frozenset[str]:
+        """All scopes that a client with *plan* may be given by name."""
+        return self.permitted(role="user", plan=plan, first_party=False) | {REVOCATIONS}
+
     def _scopes_of(self, role: str, plan: str, granted: str, first_party: bool) -> frozenset[str]:
         """What a session that was *granted* a scope allows now; one of the first party without one: all there is."""
         permitted = self.permitted(role=role, plan=plan, first_party=first_party)
@@ -94,8 +101,8 @@ def _plan(name: str, table: Any) -> Plan:
         isinstance(each, str) and _SCOPE_TOKEN.fullmatch(each) for each in permissions
     ):
         raise ValueError(f"must list the permissions of {name!r} as scopes")
-    if not FIRST_PARTY_SCOPES.isdisjoint(permissions):
-        raise ValueError(f"gives {name!r} the scope account or admin, which no plan can give")
+    if not {*FIRST_PARTY_SCOPES, REVOCATIONS}.isdisjoint(permissions):
+        raise ValueError(f"gives {name!r} the scope account, admin or revocations, which no plan can give")
     return Plan(name, frozenset(permissions))
 
 

@@ -172,7 +172,7 @@ class ApiKeys:
             client = await self._store.clients.find_by_key(presented)
             if client is None or client.status != "active" or self._issuer not in client.audiences:
                 return None
-            permitted = self._plans.permitted(role="user", plan=client.plan, first_party=False)
+            permitted = self._plans.grantable(client.plan)
             return self._principal(
                 client.id,
                 client.id,

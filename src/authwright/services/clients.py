@@ -63,7 +63,7 @@ class Clients:
         audiences: tuple[str, ...] | None = None,
         plan: str = DEFAULT_PLAN,
     ) -> NewKey:
-        """Make a client with all scopes its *plan* permits and all audiences, or fewer of both.
+        """Make a client with all scopes its *plan* permits and all audiences, or with those given.
 
         Raises InvalidName, InvalidScope, InvalidTarget, UnknownPlan.
         """
@@ -72,7 +72,7 @@ class Clients:
         if plan not in self._plans:
             raise UnknownPlan
         permitted = self._plans.permitted(role="user", plan=plan, first_party=False)
-        if scope is not None and not scope <= permitted:
+        if scope is not None and not scope <= self._plans.grantable(plan):
             raise InvalidScope
         wanted = self._audiences if audiences is None else audiences
         if not wanted or not set(wanted) <= set(self._audiences):

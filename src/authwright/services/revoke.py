@@ -16,6 +16,8 @@ from authwright.domain.instant import Instant, after
 from authwright.domain.revocation import Kind, Revocation, Revocations
 from authwright.domain.secrets import ClientId, SessionId, Subject
 from authwright.domain.session import EndReason, Session
+from authwright.guard.principal import Principal
+from authwright.services.feed import Cursor, Feed
 from authwright.services.metrics import Metrics
 from authwright.storage.port import Counter, Ending, Store, StoreUnavailable
 
@@ -36,13 +38,14 @@ class Revoke:
     """Writes and follows the ledger of one store. *matters* is how long (seconds) an entry can meet a living token."""
 
     def __init__(
-        self, store: Store, counter: Counter, revocations: Revocations, metrics: Metrics, *, matters: float
+        self, store: Store, counter: Counter, revocations: Revocations, feed: Feed, metrics: Metrics, *, matters: float
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._counter = counter
         self._matters = matters
         self.revocations = revocations
+        self.feed = feed
         self._seen = -1
         self._store_epoch: str | None = None
         self.on_restore: Callable[[], Awaitable[None]] = _nothing
@@ -53,7 +56,10 @@ class Revoke:
         """Read what matters, and finish what a crash between two writes left out."""
         self._seen = self._counter.read()
         self._store_epoch = await self._store.facts.read("store_epoch")
-        self.revocations.start(await self._store.ledger.snapshot(now=now))
+        entries = await self._store.ledger.snapshot(now=now)
+        self.revocations.start(entries)
+        self.feed.start(self._store_epoch or "", entries)
+        self.feed.read()
         for subject, epoch in await self._store.sessions.outdated():
             log.warning("ending_repaired", subject=subject)
             await self._end_outdated(subject, epoch, now)
@@ -65,6 +71,13 @@ class Revoke:
         """Whether somebody on this machine changed ledger or keys since the last look."""
         return self._counter.read() != self._seen
 
+    async def follow_up(self, cursor: Cursor | None) -> None:
+        """Before a follower that has reached *cursor* is answered: read what others on this machine, or beyond it,
+        wrote. If the ledger cannot be read, the feed's age tells."""
+        if self.behind or (cursor is not None and self.feed.is_behind(cursor)):
+            with contextlib.suppress(StoreUnavailable):
+                await self.catch_up()
+
     async def catch_up(self) -> None:
         """Read the ledger to its end. Raises StoreUnavailable: then nothing may be accepted."""
         async with self._reading:
@@ -75,20 +88,26 @@ class Revoke:
                 entries = await self._store.ledger.since(self.revocations.head)
                 try:
                     self.revocations.apply(entries)
+                    self.feed.apply(entries)
                 except ValueError:
                     # The store forgot entries this process never saw: begin again from what is kept.
-                    self.revocations.start(await self._store.ledger.snapshot(now=Instant(0)))
+                    entries = await self._store.ledger.snapshot(now=Instant(0))
+                    self.revocations.start(entries)
+                    self.feed.start(self._store_epoch or "", entries)
                     break
                 if len(entries) < 1000:
                     break
             self._seen = counter
+            self.feed.read()
 
     async def _start_over(self) -> None:
         # A backup was restored under us. Its keys come first: by them nothing older is good any more.
         epoch = await self._store.facts.read("store_epoch")
         log.warning("store_restored")
         await self.on_restore()
-        self.revocations.restart(await self._store.ledger.snapshot(now=Instant(0)))
+        entries = await self._store.ledger.snapshot(now=Instant(0))
+        self.revocations.restart(entries)
+        self.feed.start(epoch or "", entries)
         self._store_epoch = epoch
 
     async def append(self, revocation: Revocation) -> None:
@@ -97,6 +116,20 @@ class Revoke:
         await self.see_all()
         self._metrics.revocations.labels(revocation.kind).inc()
         log.info("revoked", kind=revocation.kind, target=revocation.target, reason=revocation.reason)
+
+    def still_good(self, caller: Principal) -> bool:
+        """Whether nothing that *caller* came with was revoked meanwhile: for what goes on after it was let in."""
+        return (
+            self.revocations.refuses(
+                session=caller.session_id,
+                subject=caller.subject,
+                epoch=caller.auth_epoch,
+                client=caller.client_id,
+                token=caller.token_id,
+                key=caller.key_id,
+            )
+            is None
+        )
 
     def ending(
         self, because: EndReason, now: Instant, *, keep: SessionId | None = None, carry_over: bool = False
@@ -183,6 +216,7 @@ class Revoke:
                 # A wall clock that jumped ahead must not make us forget what still matters.
                 elapsed = after(begun_wall, loop.time() - begun)
                 self.revocations.forget(min(clock(), elapsed))
+                self.feed.forget(min(clock(), elapsed))
                 forget_due = loop.time() + FORGET_SECONDS
 
 

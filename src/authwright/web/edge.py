@@ -17,7 +17,7 @@ from authwright.domain.errors import (
     Refusal,
     Unavailable,
 )
-from authwright.web.endpoint import HeaderTable, RawEndpoint, Reply, refusal_reply
+from authwright.web.endpoint import HeaderTable, RawEndpoint, Reply, Stream, refusal_reply
 
 MAX_HEADERS: Final = 32 * 1024
 _FORWARDING: Final = frozenset(
@@ -85,7 +85,7 @@ class Edge:
         request_id = f"{random.getrandbits(64):016x}"
         scope["authwright.request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        status = 0
+        status = spent = 0
         route = ""
 
         async def send_with_headers(message: Message) -> None:
@@ -116,6 +116,10 @@ class Edge:
                 route = path
                 reply = await endpoint.answer(scope, receive)
                 status = reply.status
+                if isinstance(reply, Stream):
+                    # What it takes until it begins; how long the client stays tells nothing.
+                    spent = time.perf_counter_ns() - begun
+                    scope["authwright.stop"] = reply.stop
                 await reply.send(send, [*headers, (b"x-request-id", request_id.encode("ascii"))])
         except Refusal as refusal:
             await self._refuse(refusal, request_id, send_with_headers)
@@ -125,7 +129,7 @@ class Edge:
                 raise
             await self._refuse(Refusal(), request_id, send_with_headers)
         finally:
-            spent = time.perf_counter_ns() - begun
+            spent = spent or time.perf_counter_ns() - begun
             self._observe(scope, route, status, spent)
             log.info(
                 "request",

@@ -6,7 +6,7 @@ a fraction of the cost, and every byte of a request is read by the strict rules 
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl
@@ -71,6 +71,39 @@ class Reply(NamedTuple):
         await send({"type": "http.response.body", "body": self.body})
 
 
+class Stream(NamedTuple):
+    """A response that goes on until its client leaves: all that *chunks* yields, with no pause of over a second.
+
+    When *stop* is set, as it is when the server stops, it ends after the next chunk.
+    """
+
+    status: int
+    chunks: AsyncIterator[bytes]
+    receive: Receive
+    stop: asyncio.Event
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+    async def send(self, send: Send, usual: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Send it, with those of the *usual* headers that it does not set itself."""
+        own = {name for name, _ in self.headers}
+        headers = [*self.headers, *(each for each in usual if each[0] not in own)]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        left = asyncio.ensure_future(self._left())
+        try:
+            async for chunk in self.chunks:
+                if left.done() or self.stop.is_set():
+                    break
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        finally:
+            left.cancel()
+        if not left.done():
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _left(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
 _JSON_HEADERS: Final = ((b"content-type", JSON.encode("ascii")),)
 
 HeaderTable = Mapping[bytes, bytes | list[bytes]]
@@ -117,6 +150,10 @@ class Call:
     @property
     def request_id(self) -> str:
         return str(self.scope.get("authwright.request_id", ""))
+
+    @property
+    def receive(self) -> Receive:
+        return self._receive
 
     @property
     def path_parameters(self) -> Mapping[str, str]:
@@ -257,7 +294,7 @@ def _problems(model: type[BaseModel], error: ValidationError) -> dict[str, str]:
     return problems
 
 
-Handler = Callable[[Call], Awaitable[Reply]]
+Handler = Callable[[Call], Awaitable[Reply | Stream]]
 
 
 class Brake:
@@ -291,7 +328,7 @@ class RawEndpoint:
         self._realm = realm
         self.oauth = oauth
 
-    async def answer(self, scope: Scope, receive: Receive) -> Reply:
+    async def answer(self, scope: Scope, receive: Receive) -> Reply | Stream:
         """The whole response; a refusal is one, too."""
         call = Call(scope, receive)
         try:

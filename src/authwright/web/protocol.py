@@ -58,6 +58,14 @@ class Protocol(HttpToolsProtocol):
         self._due = self.loop.time() + self.patience
         self._looking = self.loop.call_later(self.patience / 4, self._look)
 
+    def shutdown(self) -> None:
+        """The server stops: requests may finish, streams have no end of their own and end now."""
+        super().shutdown()
+        cycle = self.cycle
+        stop = None if cycle is None else cycle.scope.get("authwright.stop")
+        if isinstance(stop, asyncio.Event):
+            stop.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._looking is not None:
             self._looking.cancel()

@@ -1,0 +1,130 @@
+"""What guards follow: a snapshot, then every entry once and in order; a snapshot again when something was missed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from authwright.domain.instant import Instant, after
+from authwright.domain.revocation import FOREVER, Revocation
+from authwright.services.feed import MOST_AT_ONCE, Cursor, CursorAhead, Feed, News, read_cursor
+from records import NOW
+
+
+def entry(number: int, **more: Any) -> Revocation:
+    given = {"kind": "session", "target": f"s{number}", "epoch": 0, "reason": "logout", "at": NOW, **more}
+    return Revocation(**{"until": after(NOW, 100), "number": number, **given})
+
+
+class Time:
+    now = 5.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def feed() -> Feed:
+    made = Feed(Time())
+    made.start("abc", [entry(3), entry(7)])
+    return made
+
+
+def numbers(news: News | None) -> list[int]:
+    assert news is not None
+    return [each["number"] for each in json.loads(news.encoded())["entries"]]
+
+
+def test_who_knows_nothing_gets_a_snapshot(feed: Feed) -> None:
+    for cursor in (None, Cursor("xyz", 9), Cursor("abc", 6)):
+        news = feed.after(cursor)
+        assert news
+        assert (news.snapshot, str(news.cursor), numbers(news)) == (True, "abc.7", [3, 7])
+    assert feed.after(Cursor("abc", 7)) is None
+
+
+def test_who_has_seen_more_elsewhere_is_not_set_back(feed: Feed) -> None:
+    assert feed.is_behind(Cursor("abc", 8))
+    with pytest.raises(CursorAhead):
+        feed.after(Cursor("abc", 8))
+    feed.apply([entry(8)])
+    assert feed.after(Cursor("abc", 8)) is None
+
+
+def test_who_has_the_snapshot_gets_what_follows(feed: Feed) -> None:
+    feed.apply([entry(8), entry(9)])
+    news = feed.after(Cursor("abc", 7))
+    assert news
+    assert (news.snapshot, str(news.cursor), numbers(news)) == (False, "abc.9", [8, 9])
+    assert numbers(feed.after(Cursor("abc", 8))) == [9]
+
+
+def test_much_comes_in_parts(feed: Feed) -> None:
+    feed.apply([entry(number) for number in range(8, 8 + MOST_AT_ONCE + 5)])
+    first = feed.after(Cursor("abc", 7))
+    assert first
+    assert len(first.entries) == MOST_AT_ONCE
+    assert len(numbers(feed.after(first.cursor))) == 5
+
+
+def test_who_missed_what_was_forgotten_gets_a_snapshot(feed: Feed) -> None:
+    feed.apply([entry(8, until=after(NOW, 10)), entry(9), entry(10)])
+    feed.forget(after(NOW, 50))
+    # The oldest entries still matter, so nothing before them is let go of.
+    assert numbers(feed.after(Cursor("abc", 7))) == [8, 9, 10]
+    feed.forget(after(NOW, 100))
+    news = feed.after(Cursor("abc", 7))
+    assert news
+    assert (news.snapshot, numbers(news)) == (True, [10])
+    assert feed.after(Cursor("abc", 10)) is None
+
+
+def test_another_store_is_another_feed(feed: Feed) -> None:
+    feed.start("def", [])
+    news = feed.after(Cursor("abc", 7))
+    assert news
+    assert (news.snapshot, news.entries, news.cursor.epoch) == (True, [], "def")
+
+
+def test_an_entry_tells_what_a_guard_needs_and_rounds_its_time_up(feed: Feed) -> None:
+    feed.apply(
+        [
+            entry(8, kind="subject", target="usr_1", epoch=4, until=Instant(1_000_001)),
+            entry(9, kind="key", target="k", until=FOREVER),
+        ]
+    )
+    news = feed.after(Cursor("abc", 7))
+    assert news
+    assert json.loads(news.encoded())["entries"] == [
+        {"number": 8, "kind": "subject", "target": "usr_1", "epoch": 4, "until": 2},
+        {"number": 9, "kind": "key", "target": "k"},
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "7", "abc.", "abc.-1", "abc.x", ".7", "a b.7", "abc." + "9" * 19, "abc.\u0661"])
+def test_what_is_no_cursor_is_none(text: str) -> None:
+    assert read_cursor(text) is None
+
+
+def test_a_cursor_is_read_as_it_was_written() -> None:
+    assert read_cursor(str(Cursor("abc", 12))) == Cursor("abc", 12)
+
+
+async def test_whoever_waits_is_woken_by_the_next_entry(feed: Feed) -> None:
+    import asyncio
+
+    waiting = asyncio.ensure_future(feed.moved(5))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    feed.apply([entry(8)])
+    await asyncio.wait_for(waiting, 1)
+    await feed.moved(0.01)
+
+
+def test_its_age_is_that_of_the_last_look_into_the_ledger() -> None:
+    time = Time()
+    feed = Feed(time)
+    assert feed.age is None
+    feed.read()
+    time.now += 3
+    assert feed.age == 3
