@@ -7,7 +7,7 @@ same successor within the grace period, the end of the session for anything olde
 import structlog
 
 from authwright.domain.errors import InvalidGrant
-from authwright.domain.event import Origin, event
+from authwright.domain.event import Event, EventKind, Origin, event
 from authwright.domain.instant import Instant, after
 from authwright.domain.plan import narrow
 from authwright.domain.refresh import RefreshToken, Verdict, judge
@@ -104,32 +104,28 @@ class Refresh:
     ) -> None:
         self._metrics.refreshes.labels(verdict.value).inc()
         subject, client = (session.subject, session.client_id) if session is not None else ("", "")
+
+        def recorded(kind: EventKind) -> Event:
+            return event(
+                kind,
+                origin,
+                now=now,
+                outcome="failure",
+                subject=subject,
+                client_id=client,
+                session_id=presented.session_id,
+            )
+
         if verdict is Verdict.REVOKED and session is not None:
             await self._revoke.repair_session(session, now)
         if verdict is Verdict.REUSE:
             self._metrics.reuses.inc()
-            reused = event(
-                "refresh_reused",
-                origin,
-                now=now,
-                outcome="failure",
-                subject=subject,
-                client_id=client,
-                session_id=presented.session_id,
+            await self._revoke.end_session(
+                presented.session_id, because="reuse", now=now, event=recorded("refresh_reused")
             )
-            await self._revoke.end_session(presented.session_id, because="reuse", now=now, event=reused)
             log.warning("refresh_token_reused", session=presented.session_id, generation=presented.generation)
         elif verdict is Verdict.ROLLBACK:
-            rolled = event(
-                "store_rolled_back",
-                origin,
-                now=now,
-                outcome="failure",
-                subject=subject,
-                client_id=client,
-                session_id=presented.session_id,
-            )
-            await self._store.events.append(rolled)
+            await self._store.events.append(recorded("store_rolled_back"))
             log.error("store_rolled_back", session=presented.session_id, generation=presented.generation)
         else:
             log.info("refresh_refused", session=presented.session_id, verdict=verdict.value)
