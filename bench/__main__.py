@@ -366,7 +366,7 @@ def table(figures: list[Figure]) -> str:
 Measured by `make bench ARGS=--write` on {machine}: medians of {ROUNDS} rounds.
 For the CPU of refreshes and logins by key {TRIED} rounds were tried, and those {ROUNDS} count in which the machine was
 least busy with others' work. CPU is that of all threads of the server process; peers ran on the same machine in the
-same run; the load came over {CONNECTIONS} connections from the same machine. A bare ES256 signature, of which each of these
+same run; the load came over {CONNECTIONS} connections from it, too. A bare ES256 signature, of which each of these
 tokens needs one, took {bare_signature():.0f} us of CPU.
 
 | what | measured | bound | met |
