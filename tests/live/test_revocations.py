@@ -64,7 +64,7 @@ def new_client(server: Running, *scope: str) -> tuple[str, str]:
     return shown["client_id"], shown["client_key"]
 
 
-def test_a_logout_is_told_at_once_and_a_stream_goes_on_where_it_was(server: Running) -> None:
+def test_r102_a_logout_is_told_at_once_and_a_stream_goes_on_where_it_was(server: Running) -> None:
     client, key = new_client(server, "--scope", "revocations")
     with follower(server, Authorization=f"Bearer {key}") as guard, server.http() as http:
         with events(guard) as stream:

@@ -88,7 +88,9 @@ async def test_a_row_that_somebody_has_locked_keeps_only_those_waiting_who_want_
     async with other.transaction():
         await other.execute("SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", locked.id)
         stuck = asyncio.ensure_future(rotate(store, locked))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                pass
         outcomes = await asyncio.wait_for(asyncio.gather(*(rotate(store, each) for each in others)), 2)
         assert all(outcomes)
         assert not stuck.done()

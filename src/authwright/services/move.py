@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from authwright.storage.port import RECORD_FIELDS, Record, RecordKind, Store
@@ -17,23 +18,18 @@ class MoveFailed(Exception):
     """The target cannot be used."""
 
 
+@dataclass
 class _Sum:
     """How many records there were, and a checksum that does not ask for their order."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.checksum = 0
+    count: int = 0
+    checksum: int = 0
 
     def add(self, records: Sequence[Record]) -> None:
         self.count += len(records)
         for record in records:
             digest = hashlib.sha256(repr(record).encode("utf-8", "surrogatepass")).digest()
             self.checksum = (self.checksum + int.from_bytes(digest, "big")) % _MODULUS
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Sum) and (self.count, self.checksum) == (other.count, other.checksum)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 async def move(source: Store, target: Store, *, tell: Callable[[RecordKind, int], None]) -> None:

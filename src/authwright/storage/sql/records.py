@@ -36,7 +36,9 @@ class _Copied:
 _GO_ON: Final[dict[str, Statement]] = {
     name: compiled(
         text("SELECT 1"),
-        postgres=text(f"SELECT setval(pg_get_serial_sequence('{name}', 'number'), max(number)) FROM {name}"),  # noqa: S608
+        postgres=text(
+            f"SELECT setval(pg_get_serial_sequence('{name}', 'number'), max(number)) FROM {name}"  # noqa: S608 - ours
+        ),
     )
     for name in ("events", "notices")
 }

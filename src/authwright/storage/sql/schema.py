@@ -38,7 +38,7 @@ _SET_VERSION = compiled(
 # again, while and after it is migrated.
 _USABLE_SINCE = compiled(text("SELECT value FROM facts WHERE name = 'usable_since'"))
 _SET_USABLE_SINCE = compiled(
-    text(f"INSERT INTO facts (name, value) VALUES ('usable_since', '{USABLE_SINCE}') ON CONFLICT DO NOTHING")  # noqa: S608
+    text(f"INSERT INTO facts (name, value) VALUES ('usable_since', '{USABLE_SINCE}') ON CONFLICT DO NOTHING")  # noqa: S608 - ours
 )
 # On PostgreSQL the statement that opens a session records it.
 _SESSION_OPENED = compiled(text(SESSION_OPENED), postgres=_NOTHING)
