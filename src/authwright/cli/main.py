@@ -302,7 +302,10 @@ def _move(url: str) -> None:
         fail(f"Nothing was moved: {error}")
     except SettingsError as error:
         fail(f"Nothing can be moved there:\n{error}", EXIT_SETTINGS)
-    typer.echo("All of it is there. Start the servers with the new DATABASE_URL, and keep the SECRET_KEY.")
+    typer.echo(
+        "All of it is there. Start the servers with the new DATABASE_URL and the same SECRET_KEY "
+        "(`authwright dev` keeps one in a file secret_key beside its database: copy it along)."
+    )
 
 
 @app.command()
