@@ -63,6 +63,15 @@ async def test_the_wrong_secret_stops_the_start_and_makes_no_new_key(store: SqlS
     assert await store.keys.all() == before
 
 
+async def test_the_wrong_secret_makes_no_key_for_another_issuer_either(store: SqlStore) -> None:
+    await keyring(store).load(NOW)
+    before = await store.keys.all()
+    with pytest.raises(UnreadableKey):
+        await keyring(store, new_secret_key(), issuer="https://b.example", adopt=True).load(NOW)
+    assert await store.keys.all() == before
+    await keyring(store, issuer="https://b.example", adopt=True).load(NOW)
+
+
 async def test_a_row_cannot_be_passed_off_as_another(store: SqlStore) -> None:
     await keyring(store).load(NOW)
     wrap = KeyWrap(SECRET)

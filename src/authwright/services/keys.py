@@ -249,6 +249,9 @@ class Keyring:
             ("refresh", self._issuer, "HS256"),
             ("sign", self._issuer, self._alg),
         )
+        # A secret that reads not every key there is makes none: the right one could not read that one.
+        for row in rows:
+            self._wrap.unwrap(row)
         for purpose, issuer, alg in wanted:
             if not self._of(purpose, rows):
                 # Another process may make it first; then its key is the one that counts.
