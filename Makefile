@@ -17,7 +17,7 @@ check: .venv/check.installed  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/bench.installed .venv/test.installed .venv-peer/installed  ## measure, beside peers in the same run
+bench: .venv/test.installed .venv-peer/installed  ## measure, beside peers in the same run
 	$(BIN)/python -m bench $(ARGS)
 
 endurance: .venv/test.installed  ## kill the server and its databases under load, for an hour
@@ -36,7 +36,7 @@ COMPILE := $(BIN)/uv --no-config pip compile --quiet --upgrade --universal --pyt
 lock: .venv/check.installed  ## choose versions anew
 	$(COMPILE) --extra all --group build --group check --group test --output-file requirements/check.txt pyproject.toml
 	$(COMPILE) --extra all --group build --constraint requirements/check.txt --output-file requirements/run.txt pyproject.toml
-	for set in test bench train; do $(COMPILE) --extra all --group build --group $$set \
+	for set in test train; do $(COMPILE) --extra all --group build --group $$set \
 		--constraint requirements/check.txt --output-file requirements/$$set.txt pyproject.toml || exit 1; done
 	$(COMPILE) --output-file requirements/peer.txt requirements/peer.in
 

@@ -40,6 +40,7 @@ from authwright.services.confirm import Confirm
 from authwright.services.events import Events
 from authwright.services.feed import Feed
 from authwright.services.hashing import Hashing
+from authwright.services.introspect import Introspect
 from authwright.services.keys import Keyring, KeyWrap, UnreadableKey
 from authwright.services.login import Lifetimes, Login
 from authwright.services.logout import Logout
@@ -72,6 +73,7 @@ from authwright.web.edge import Edge
 from authwright.web.endpoint import Brake, Endpoints, refusal_reply
 from authwright.web.health import add_health
 from authwright.web.me import Me, add_me
+from authwright.web.oauth.introspect import add_introspect
 from authwright.web.oauth.metadata import add_metadata
 from authwright.web.oauth.token import add_token
 from authwright.web.reset import add_reset
@@ -136,7 +138,12 @@ class Server:
         self.analytics = Analytics(self.store, self.usage)
         self.cleanup = Cleanup(self.store)
         self.verify = Verify(
-            self.keyring, self.revoke, issuer=settings.issuer, leeway=leeway, max_lifetime=MAX_ACCESS_TOKEN_SECONDS
+            self.keyring,
+            self.revoke,
+            issuer=settings.issuer,
+            audiences=settings.audiences,
+            leeway=leeway,
+            max_lifetime=MAX_ACCESS_TOKEN_SECONDS,
         )
         self.revoke.on_restore = lambda: self.verify.load_keys(clock())
         self.tokens = Tokens(
@@ -204,6 +211,7 @@ class Server:
             issuer=settings.issuer,
             audiences=audiences,
         )
+        self.introspect = Introspect(self.store, self.revoke, self.verify, self.api_keys, audiences=audiences)
         self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)
         self.whoami = WhoAmI(self.store)
@@ -421,6 +429,14 @@ class Server:
         )
         add_admin(endpoints, admin)
         add_revocations(endpoints, revoke=self.revoke, callers=callers, open_here=settings.is_dev)
+        add_introspect(
+            endpoints,
+            introspect=self.introspect,
+            clients=self.clients,
+            callers=callers,
+            clock=self.clock,
+            open_here=settings.is_dev,
+        )
         add_metadata(endpoints, keyring=self.keyring, clock=self.clock)
         add_health(
             endpoints,

@@ -61,10 +61,27 @@ def test_who_has_the_snapshot_gets_what_follows(feed: Feed) -> None:
 
 def test_much_comes_in_parts(feed: Feed) -> None:
     feed.apply([entry(number) for number in range(8, 8 + MOST_AT_ONCE + 5)])
-    first = feed.after(Cursor("abc", 7))
-    assert first
-    assert len(first.entries) == MOST_AT_ONCE
-    assert len(numbers(feed.after(first.cursor))) == 5
+    for cursor in (Cursor("abc", 7), None):
+        news = feed.after(cursor)
+        assert news
+        read = [(json.loads(piece), more) for piece, more in news.pieces()]
+        assert [(part["more"], more) for part, more in read] == [(True, True), (False, False)]
+        assert [len(part["entries"]) for part, _ in read] == [MOST_AT_ONCE, len(news.entries) - MOST_AT_ONCE]
+        assert [each for part, _ in read for each in part["entries"]] == json.loads(news.encoded())["entries"]
+
+
+def test_a_snapshot_is_put_together_once_for_all_who_want_it(feed: Feed) -> None:
+    def snapshot() -> News:
+        news = feed.after(None)
+        assert news
+        return news
+
+    assert snapshot().entries is snapshot().entries
+    feed.apply([entry(8)])
+    assert numbers(snapshot()) == [3, 7, 8]
+    feed.apply([entry(9, until=after(NOW, 200))])
+    feed.forget(after(NOW, 150))
+    assert numbers(snapshot()) == [9]
 
 
 def test_who_missed_what_was_forgotten_gets_a_snapshot(feed: Feed) -> None:
@@ -83,7 +100,7 @@ def test_another_store_is_another_feed(feed: Feed) -> None:
     feed.start("def", [])
     news = feed.after(Cursor("abc", 7))
     assert news
-    assert (news.snapshot, news.entries, news.cursor.epoch) == (True, [], "def")
+    assert (news.snapshot, news.entries, news.cursor.epoch) == (True, (), "def")
 
 
 def test_an_entry_tells_what_a_guard_needs_and_rounds_its_time_up(feed: Feed) -> None:

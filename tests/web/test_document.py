@@ -39,9 +39,10 @@ def test_every_operation_says_what_it_takes_answers_and_refuses(path: str, metho
     for status, response in operation["responses"].items():
         if not status.startswith("2"):
             (media, content) = next(iter(response["content"].items()))
-            model = "OAuthError" if path == "/token" else "Problem"
+            oauth = path in ("/token", "/introspect")
+            model = "OAuthError" if oauth else "Problem"
             assert content["schema"] == {"$ref": f"#/components/schemas/{model}"}
-            assert media == ("application/json" if path == "/token" else "application/problem+json")
+            assert media == ("application/json" if oauth else "application/problem+json")
     if operation.get("security"):
         assert "401" in operation["responses"]
 

@@ -6,11 +6,12 @@ clock is compared to decide a token: a subject's entry names the first epoch tha
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from authwright.domain.instant import Instant
 
 Kind = Literal["session", "subject", "client", "token", "key"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 FOREVER: Final = Instant(2**62)
 
 
@@ -38,7 +39,7 @@ class Revocations:
     tokens know when to look again.
     """
 
-    __slots__ = ("_clients", "_keys", "_sessions", "_subjects", "_tokens", "_until", "head", "version")
+    __slots__ = ("_clients", "_epochs", "_keys", "_sessions", "_subjects", "_tokens", "head", "version")
 
     def __init__(self) -> None:
         self.version = 0
@@ -46,12 +47,17 @@ class Revocations:
 
     def _empty(self) -> None:
         self.head = 0
-        self._sessions: set[str] = set()
-        self._subjects: dict[str, int] = {}
-        self._clients: set[str] = set()
-        self._tokens: set[str] = set()
-        self._keys: set[str] = set()
-        self._until: dict[tuple[Kind, str], Instant] = {}
+        # Until when each matters.
+        self._sessions: dict[str, Instant] = {}
+        self._subjects: dict[str, Instant] = {}
+        self._clients: dict[str, Instant] = {}
+        self._tokens: dict[str, Instant] = {}
+        self._keys: dict[str, Instant] = {}
+        # Of each subject, the first epoch that is good.
+        self._epochs: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, (self._sessions, self._subjects, self._clients, self._tokens, self._keys)))
 
     def apply(self, entries: Iterable[Revocation]) -> None:
         """Take in *entries*, which continue after `head` without a gap. Raises ValueError if they do not."""
@@ -73,19 +79,27 @@ class Revocations:
         self.version += 1
         self.start(entries)
 
+    def take_over(self, other: "Revocations") -> None:
+        """Hold what *other* holds, and nothing else; *other* is not to be used afterwards."""
+        self.version += 1
+        self.head = other.head
+        self._sessions, self._subjects, self._clients = other._sessions, other._subjects, other._clients
+        self._tokens, self._keys, self._epochs = other._tokens, other._keys, other._epochs
+
+    def _of(self, kind: Kind) -> dict[str, Instant]:
+        if kind == "session":
+            return self._sessions
+        if kind == "subject":
+            return self._subjects
+        if kind == "client":
+            return self._clients
+        return self._tokens if kind == "token" else self._keys
+
     def _add(self, entry: Revocation) -> None:
-        if entry.kind == "session":
-            self._sessions.add(entry.target)
-        elif entry.kind == "subject":
-            self._subjects[entry.target] = max(entry.epoch, self._subjects.get(entry.target, 0))
-        elif entry.kind == "client":
-            self._clients.add(entry.target)
-        elif entry.kind == "token":
-            self._tokens.add(entry.target)
-        else:
-            self._keys.add(entry.target)
-        slot = (entry.kind, entry.target)
-        self._until[slot] = max(entry.until, self._until.get(slot, Instant(0)))
+        table = self._of(entry.kind)
+        table[entry.target] = max(entry.until, table.get(entry.target, entry.until))
+        if entry.kind == "subject":
+            self._epochs[entry.target] = max(entry.epoch, self._epochs.get(entry.target, 0))
         self.version += 1
 
     def refuses(
@@ -94,7 +108,7 @@ class Revocations:
         """The kind of entry that withdraws a token with these claims, or None."""
         if session in self._sessions:
             return "session"
-        if epoch < self._subjects.get(subject, 0):
+        if epoch < self._epochs.get(subject, 0):
             return "subject"
         if client in self._clients:
             return "client"
@@ -106,15 +120,13 @@ class Revocations:
 
     def ended(self, session: str, *, subject: str | None = None, epoch: int = 0) -> bool:
         """Whether an entry ends this very session, or all of its *subject* at its *epoch*."""
-        return session in self._sessions or (subject is not None and epoch < self._subjects.get(subject, 0))
+        return session in self._sessions or (subject is not None and epoch < self._epochs.get(subject, 0))
 
     def forget(self, now: Instant) -> None:
         """Drop entries that no living token can meet any more."""
-        for kind, target in [slot for slot, until in self._until.items() if until <= now]:
-            del self._until[kind, target]
-            if kind == "subject":
-                del self._subjects[target]
-            else:
-                {"session": self._sessions, "client": self._clients, "token": self._tokens, "key": self._keys}[
-                    kind
-                ].discard(target)
+        for kind in KINDS:
+            table = self._of(kind)
+            for target in [target for target, until in table.items() if until <= now]:
+                del table[target]
+                if kind == "subject":
+                    del self._epochs[target]

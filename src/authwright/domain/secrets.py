@@ -74,6 +74,11 @@ def key_digest(key: str, prefix: str) -> Digest | None:
     return digest(key.encode("ascii"))
 
 
+def is_key(text: str) -> bool:
+    """Whether *text* begins as the keys of clients and users do, and so is no token."""
+    return text.startswith((CLIENT_KEY_PREFIX, API_KEY_PREFIX))
+
+
 def key_hint(key: str) -> str:
     """The first characters, by which a person recognises a key in a list."""
     return key[:10]

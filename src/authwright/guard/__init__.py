@@ -1,10 +1,23 @@
 """The guard: what protects an API. Verifies tokens by itself, honours revocations, and cannot sign.
 
-Installs and imports nothing of the server. `Verifier` is one issuer's and one audience's judge of access tokens;
-`Principal` is who is calling.
+Installs and imports nothing of the server. `Guard` protects one API; for FastAPI there is `authwright.guard.fastapi`,
+for any other ASGI app `authwright.guard.asgi`. `Principal` is who is calling.
 """
 
+from authwright.domain.errors import Forbidden, InsufficientScope, Refusal, Unauthenticated, Unavailable
+from authwright.guard.guard import Guard, OnStale, Status
 from authwright.guard.principal import Principal
 from authwright.guard.verifier import Verifier
 
-__all__ = ["Principal", "Verifier"]
+__all__ = [
+    "Forbidden",
+    "Guard",
+    "InsufficientScope",
+    "OnStale",
+    "Principal",
+    "Refusal",
+    "Status",
+    "Unauthenticated",
+    "Unavailable",
+    "Verifier",
+]

@@ -60,6 +60,10 @@ class Verifier:
     def audience(self) -> str:
         return self._audience
 
+    def __len__(self) -> int:
+        """How many keys there are."""
+        return len(self._keys)
+
     def knows_key(self, kid: str) -> bool:
         return kid in self._keys
 

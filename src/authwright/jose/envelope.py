@@ -49,6 +49,9 @@ class KeySet:
     def __contains__(self, kid: object) -> bool:
         return kid in self._keys
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def open(self, token: str | bytes) -> Envelope:
         """Verify *token* and return its payload.
 

@@ -135,29 +135,28 @@ class ApiKeys:
             raise NotFound("There is no such key.")
         log.info("api_key_deleted", subject=owner, key=key_id)
 
-    async def principal(self, key: str, *, origin: Origin, now: Instant) -> Principal:
-        """Who *key*, a user's or a client's, speaks for, as things are now.
+    async def principal(self, key: str, *, origin: Origin, now: Instant, audience: str | None = None) -> Principal:
+        """Who *key*, a user's or a client's, speaks for at *audience* (None: the issuer), as things are now.
 
         Raises Unauthenticated, TooManyAttempts.
         """
-        found = await self._find(key, now)
-        if found is None:
+        found = await self.find(key, now=now)
+        if found is None or (audience or self._issuer) not in found[1]:
             await self._throttle.failed(KEYS, origin.address, now=now)
             failed = event("login", origin, now=now, outcome="failure", detail="key as bearer")
             await self._store.events.append(failed)
             raise Unauthenticated("The key is not valid.", detail="unknown, expired or disabled key")
-        return found
+        return found[0]
 
-    async def _find(self, key: str, now: Instant) -> Principal | None:
+    async def find(self, key: str, *, now: Instant) -> tuple[Principal, tuple[str, ...]] | None:
+        """Who *key* speaks for and at which audiences, or None. Nothing is counted: for who was let in himself."""
         if (presented := key_digest(key, API_KEY_PREFIX)) is not None:
             found = await self._store.api_keys.find_by_digest(presented)
             if found is None or not found[1].is_active or found[0].expires_at <= now:
                 return None
             api_key, user = found
-            if self._issuer not in api_key.audiences:
-                return None
             permitted = self._plans.permitted(role=user.role, plan=user.plan, first_party=False)
-            return self._principal(
+            principal = self._principal(
                 user.id,
                 api_key.id,
                 user.username,
@@ -168,12 +167,13 @@ class ApiKeys:
                 expires_at=api_key.expires_at,
                 now=now,
             )
+            return principal, api_key.audiences
         if (presented := key_digest(key, CLIENT_KEY_PREFIX)) is not None:
             client = await self._store.clients.find_by_key(presented)
-            if client is None or client.status != "active" or self._issuer not in client.audiences:
+            if client is None or client.status != "active":
                 return None
             permitted = self._plans.grantable(client.plan)
-            return self._principal(
+            principal = self._principal(
                 client.id,
                 client.id,
                 client.name,
@@ -184,6 +184,7 @@ class ApiKeys:
                 expires_at=after(now, _DAY),
                 now=now,
             )
+            return principal, client.audiences
         return None
 
     def _principal(

@@ -7,7 +7,7 @@ store is another one by now, or forgot entries that the follower never saw.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import FOREVER, Revocation
 
 MOST_AT_ONCE: Final = 1000
-"""Entries in one message of a stream; a snapshot has them all."""
+"""Entries in one message of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,23 @@ class News:
     """Entries, each as a JSON object, up to *cursor*; *snapshot*: all there are, instead of what was known before."""
 
     cursor: Cursor
-    entries: list[bytes]
+    entries: Sequence[bytes]
     snapshot: bool
 
     def encoded(self) -> bytes:
-        head = json.dumps({"cursor": str(self.cursor), "snapshot": self.snapshot}, separators=(",", ":"))
-        return head[:-1].encode("ascii") + b',"entries":[' + b",".join(self.entries) + b"]}"
+        """All of it as one JSON object."""
+        return self._encoded(self.entries, more=False)
+
+    def pieces(self) -> Iterator[tuple[bytes, bool]]:
+        """The same in JSON objects of at most MOST_AT_ONCE entries, each with whether `more` follow."""
+        for start in range(0, len(self.entries) or 1, MOST_AT_ONCE):
+            more = start + MOST_AT_ONCE < len(self.entries)
+            yield self._encoded(self.entries[start : start + MOST_AT_ONCE], more=more), more
+
+    def _encoded(self, entries: Sequence[bytes], *, more: bool) -> bytes:
+        head = {"cursor": str(self.cursor), "snapshot": self.snapshot, "more": more}
+        encoded = json.dumps(head, separators=(",", ":"))[:-1].encode("ascii")
+        return encoded + b',"entries":[' + b",".join(entries) + b"]}"
 
 
 class CursorAhead(Exception):
@@ -67,7 +78,13 @@ class Feed:
         self._complete_after = 0
         self._head = 0
         self._read_at: float | None = None
+        self._snapshot: tuple[bytes, ...] | None = None
         self._moved = asyncio.Event()
+
+    @property
+    def now(self) -> float:
+        """Seconds on the clock that never jumps."""
+        return self._loop_time()
 
     @property
     def cursor(self) -> Cursor:
@@ -102,6 +119,7 @@ class Feed:
         """Let go of entries that no longer matter at *now*, from the oldest on; never the newest."""
         while len(self._entries) > 1 and self._entries[0][1] <= now:
             number, _, _ = self._entries.popleft()
+            self._snapshot = None
             self._complete_after = max(self._complete_after, number)
 
     def is_behind(self, cursor: Cursor) -> bool:
@@ -116,13 +134,15 @@ class Feed:
         if cursor is not None and self.is_behind(cursor):
             raise CursorAhead
         if cursor is None or cursor.epoch != self._epoch or cursor.number < self._complete_after:
-            return News(self.cursor, [entry for _, _, entry in self._entries], True)
+            if self._snapshot is None:
+                # Followers that come back all at once share it.
+                self._snapshot = tuple(entry for _, _, entry in self._entries)
+            return News(self.cursor, self._snapshot, True)
         if cursor.number == self._head:
             return None
         missing = self._head - cursor.number
         newest = [self._entries[place] for place in range(len(self._entries) - missing, len(self._entries))]
-        some = newest[:MOST_AT_ONCE]
-        return News(Cursor(self._epoch, some[-1][0]), [entry for _, _, entry in some], False)
+        return News(self.cursor, [entry for _, _, entry in newest], False)
 
     async def moved(self, seconds: float) -> None:
         """Return when something was added, or after *seconds*."""
@@ -136,6 +156,7 @@ class Feed:
         for entry in entries:
             self._entries.append((entry.number, entry.until, _encoded(entry)))
             self._head = entry.number
+        self._snapshot = None
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

@@ -20,29 +20,43 @@ class ExpiredToken(Unauthenticated):
 
 
 class Verify:
-    """Verifies access tokens whose audience is the issuer itself; tokens for other audiences are refused here."""
+    """Verifies access tokens whose audience is the issuer itself; those for others of *audiences* if told which."""
 
-    def __init__(self, keyring: Keyring, revoke: Revoke, *, issuer: str, leeway: int, max_lifetime: int) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        revoke: Revoke,
+        *,
+        issuer: str,
+        audiences: tuple[str, ...],
+        leeway: int,
+        max_lifetime: int,
+    ) -> None:
         self._keyring = keyring
         self._revoke = revoke
-        self._verifier = Verifier(
-            {},
-            issuer=issuer,
-            audience=issuer,
-            revocations=revoke.revocations,
-            leeway=leeway,
-            max_lifetime=max_lifetime,
-        )
+        self._verifiers = {
+            audience: Verifier(
+                {},
+                issuer=issuer,
+                audience=audience,
+                revocations=revoke.revocations,
+                leeway=leeway,
+                max_lifetime=max_lifetime,
+            )
+            for audience in (issuer, *audiences)
+        }
+        self._own = self._verifiers[issuer]
         self._known: frozenset[str] = frozenset()
         self._reload_due = Instant(0)
 
     async def load_keys(self, now: Instant) -> None:
         """Read keys that were added or withdrawn since, and drop those that have retired."""
         changed = await self._keyring.load(now)
-        keys = self._keyring.verifying_keys(self._verifier.audience, now)
-        if changed or self._known != keys.keys():
-            self._verifier.use_keys(keys)
-            self._known = frozenset(keys)
+        known = frozenset(self._keyring.verifying_keys(self._own.audience, now))
+        if changed or self._known != known:
+            for audience, verifier in self._verifiers.items():
+                verifier.use_keys(self._keyring.verifying_keys(audience, now))
+            self._known = known
 
     async def reload_keys(self, now: Instant) -> None:
         """As `load_keys`, but going on with what is in memory if a key in the store cannot be read any more."""
@@ -51,32 +65,35 @@ class Verify:
         except UnreadableKey as error:
             log.error("keys_unreadable", detail=str(error))
 
-    async def token(self, text: str, *, now: Instant) -> Principal:
-        """Who *text* speaks for. Nothing revoked on this machine before the call is accepted.
+    async def token(self, text: str, *, now: Instant, audience: str | None = None) -> Principal:
+        """Who *text* speaks for, at *audience* (None: the issuer). Nothing revoked on this machine before the call
+        is accepted.
 
         Raises ExpiredToken, Unauthenticated; StoreUnavailable if what was revoked cannot be read.
         """
         if self._revoke.behind:
             await self._revoke.catch_up()
             await self.reload_keys(now)
+        verifier = self._own if audience is None else self._verifiers[audience]
         try:
-            return self._judge(text, now)
+            return _judge(verifier, text, now)
         except UnknownKey:
             if now < self._reload_due:
                 raise Unauthenticated(detail="unknown key") from None
         self._reload_due = after(now, _RELOAD_AT_MOST_EVERY)
         await self.reload_keys(now)
         try:
-            return self._judge(text, now)
+            return _judge(verifier, text, now)
         except UnknownKey as error:
             raise Unauthenticated(error.public, detail=str(error)) from None
 
-    def _judge(self, text: str, now: Instant) -> Principal:
-        try:
-            return self._verifier.verify(text, now=now)
-        except UnknownKey:
-            raise
-        except TokenExpired as error:
-            raise ExpiredToken(error.public, detail=str(error)) from None
-        except InvalidToken as error:
-            raise Unauthenticated(error.public, detail=str(error)) from None
+
+def _judge(verifier: Verifier, text: str, now: Instant) -> Principal:
+    try:
+        return verifier.verify(text, now=now)
+    except UnknownKey:
+        raise
+    except TokenExpired as error:
+        raise ExpiredToken(error.public, detail=str(error)) from None
+    except InvalidToken as error:
+        raise Unauthenticated(error.public, detail=str(error)) from None

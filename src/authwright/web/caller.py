@@ -6,13 +6,11 @@ from authwright.domain.errors import InsufficientScope, Unauthenticated
 from authwright.domain.event import Origin
 from authwright.domain.instant import Instant
 from authwright.domain.plan import ACCOUNT, ADMIN
-from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX
+from authwright.domain.secrets import is_key
 from authwright.guard.principal import Principal
 from authwright.services.api_keys import ApiKeys
 from authwright.services.verify import Verify
 from authwright.web.endpoint import MAX_BODY, Call
-
-_KEYS = (API_KEY_PREFIX, CLIENT_KEY_PREFIX)
 
 
 class Callers:
@@ -34,7 +32,7 @@ class Callers:
             raise Unauthenticated(presented=False)
         # A client may take its time with the body, and be logged out meanwhile: the token is judged when all is here.
         await call.whole(limit)
-        if token.startswith(_KEYS):
+        if is_key(token):
             principal = await self._api_keys.principal(token, origin=origin_of(call), now=self._clock())
         else:
             principal = await self._verify.token(token, now=self._clock())

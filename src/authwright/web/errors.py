@@ -1,43 +1,17 @@
 """Refusals on the wire: RFC 6749 JSON on OAuth endpoints, RFC 9457 problem details elsewhere; never the detail."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from authwright.domain.errors import (
-    InsufficientScope,
-    InvalidClient,
-    InvalidCredentials,
-    Refusal,
-    Unauthenticated,
-    Unavailable,
-)
+from authwright.domain.errors import Refusal, Unavailable
+from authwright.guard.errors import PROBLEM, TITLES, problem, refusal_headers
 from authwright.storage.port import StoreUnavailable
 
 Headers = Sequence[tuple[bytes, bytes]]
 JSON = "application/json"
-PROBLEM = "application/problem+json"
-
-# RFC 9110, RFC 6585. Not from the standard library, whose words differ between its versions.
-TITLES: Final = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    421: "Misdirected Request",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-}
 
 log = structlog.get_logger("authwright.refusals")
 
@@ -74,41 +48,14 @@ def render(
         refusal = Unavailable(detail=str(refusal))
     elif refusal.detail:
         log.info("refused", error=refusal.code, status=refusal.status, detail=refusal.detail)
-    headers: list[tuple[bytes, bytes]] = []
-    if refusal.retry_after is not None:
-        headers.append((b"retry-after", str(refusal.retry_after).encode("ascii")))
-    if (challenge := _challenge(refusal, realm)) is not None:
-        headers.append((b"www-authenticate", challenge.encode("ascii")))
+    own = refusal_headers(refusal, realm=realm)
+    headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in own.items()]
     media = JSON if oauth else PROBLEM
     headers.append((b"content-type", media.encode("ascii")))
     if oauth:
         body: dict[str, Any] = {"error": refusal.code, "error_description": refusal.public, "request_id": request_id}
         return refusal.status, body, headers
-    body = {
-        "type": f"urn:authwright:error:{refusal.code}",
-        "title": TITLES[refusal.status],
-        "status": refusal.status,
-        "detail": refusal.public,
-        "error": refusal.code,
-        "request_id": request_id,
-        **refusal.members(),
-    }
-    return refusal.status, body, headers
-
-
-def _challenge(refusal: Refusal, realm: str) -> str | None:
-    """The WWW-Authenticate header (RFC 6750 section 3, RFC 6749 section 5.2)."""
-    if isinstance(refusal, Unauthenticated):
-        if not refusal.presented:
-            return f'Bearer realm="{realm}"'
-        return f'Bearer realm="{realm}", error="invalid_token", error_description="{refusal.public}"'
-    if isinstance(refusal, InsufficientScope):
-        return f'Bearer realm="{realm}", error="insufficient_scope", scope="{refusal.scope}"'
-    if isinstance(refusal, InvalidClient):
-        return f'Basic realm="{realm}"'
-    if isinstance(refusal, InvalidCredentials):
-        return f'Bearer realm="{realm}"'
-    return None
+    return refusal.status, {**problem(refusal), "request_id": request_id}, headers
 
 
 def documented(refusals: Sequence[type[Refusal]], *, oauth: bool) -> Iterator[tuple[int | str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from authwright.domain.errors import InsufficientScope, TooManyAttempts, Unauthenticated, Unavailable
 from authwright.domain.plan import REVOCATIONS
-from authwright.services.feed import Cursor, Feed, read_cursor
+from authwright.services.feed import Cursor, Feed, News, read_cursor
 from authwright.services.revoke import Revoke
 from authwright.web.caller import Callers, bearer_token
 from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, Stream, query_as
@@ -48,12 +48,14 @@ class RevocationEntry(Answer):
 
 
 class RevocationNews(Answer):
-    """*snapshot*: these are all there are; forget what you knew. *age_ms*: since the server read its ledger."""
+    """*snapshot*: these are all there are; forget what you knew."""
 
     cursor: str
     snapshot: bool
+    more: bool = Field(description="In a stream: the same cursor goes on in the next event.")
     entries: list[RevocationEntry]
-    age_ms: int
+    age_ms: int = Field(description="How long ago the server read its ledger to the end; -1: it cannot.")
+    waited_ms: int = Field(description="How long the answer was held back for news.")
 
 
 def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, open_here: bool) -> None:
@@ -65,8 +67,9 @@ def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, o
 
     async def revocations(call: Call) -> Reply | Stream:
         """What was revoked and can still matter. With `Accept: text/event-stream` a stream of the events `snapshot`,
-        `entries` and, every second while the server can read its ledger, `heartbeat`; `Last-Event-ID` goes on after
-        a cursor. Otherwise one answer, at once or when there is news.
+        `entries` and, every second while the server can read its ledger, `heartbeat` (`age_ms`, and `at_ms` on a
+        clock of the server's own); `Last-Event-ID` goes on after a cursor. Otherwise one answer, at once or when
+        there is news.
         """
         principal = None
         if not open_here or bearer_token(call) is not None:
@@ -92,7 +95,14 @@ def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, o
         query=Following,
         refusals=(Unauthenticated, InsufficientScope, TooManyAttempts),
         secured=True,
-        example={"cursor": "6f3a.12", "snapshot": False, "entries": [_EXAMPLE], "age_ms": 40},
+        example={
+            "cursor": "6f3a.12",
+            "snapshot": False,
+            "more": False,
+            "entries": [_EXAMPLE],
+            "age_ms": 40,
+            "waited_ms": 310,
+        },
     )
 
 
@@ -100,13 +110,13 @@ _EXAMPLE: Final = {"number": 12, "kind": "session", "target": "Zq...", "until": 
 
 
 async def _news(feed: Feed, cursor: Cursor | None, wait: int) -> bytes:
+    begun = feed.now
     news = feed.after(cursor)
     if news is None and wait:
         await feed.moved(wait)
         news = feed.after(cursor)
-    head = {"age_ms": _age_ms(feed)}
-    if news is None:
-        return json.dumps({**head, "cursor": str(feed.cursor), "snapshot": False, "entries": []}).encode("ascii")
+    head = {"age_ms": _age_ms(feed), "waited_ms": int((feed.now - begun) * 1000)}
+    news = news or News(feed.cursor, (), False)
     return json.dumps(head)[:-1].encode("ascii") + b"," + news.encoded()[1:]
 
 
@@ -115,9 +125,13 @@ async def _events(feed: Feed, cursor: Cursor | None, still_good: Callable[[], bo
         while (news := feed.after(cursor)) is not None:
             cursor = news.cursor
             name = b"snapshot" if news.snapshot else b"entries"
-            yield b"event: %s\nid: %s\ndata: %s\n\n" % (name, str(cursor).encode("ascii"), news.encoded())
+            for piece, more in news.pieces():
+                # Who goes on after an id has all up to it.
+                place = b"" if more else b"id: %s\n" % str(cursor).encode("ascii")
+                yield b"event: %s\n%sdata: %s\n\n" % (name, place, piece)
         if feed.age is not None and feed.age <= FRESH_SECONDS:
-            beat: dict[str, Any] = {"cursor": str(cursor), "age_ms": _age_ms(feed)}
+            # By `at_ms` a follower knows how long this was under way, whatever stands in between.
+            beat: dict[str, Any] = {"cursor": str(cursor), "age_ms": _age_ms(feed), "at_ms": int(feed.now * 1000)}
             yield b"event: heartbeat\ndata: %s\n\n" % json.dumps(beat).encode("ascii")
         else:
             # Nothing is said of the ledger; the connection is shown to be there.

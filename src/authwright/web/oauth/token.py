@@ -1,10 +1,7 @@
 """/token: grant_type to service (RFC 6749 section 3.2)."""
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import Literal
-from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, Field
 
@@ -24,13 +21,13 @@ from authwright.domain.errors import (
     UnsupportedMediaType,
 )
 from authwright.domain.instant import Instant
-from authwright.domain.secrets import ClientId
 from authwright.services.clients import Clients
 from authwright.services.login import Login
 from authwright.services.refresh import Refresh
 from authwright.services.tokens import Grant
 from authwright.web.caller import origin_of
 from authwright.web.endpoint import Answer, Call, Endpoints, Reply, json_reply
+from authwright.web.oauth.client_auth import authenticate_client
 
 
 class TokenAnswer(Answer):
@@ -106,7 +103,13 @@ def add_token(
     async def token(call: Call) -> Reply:
         """Log in with user name and password, or trade a refresh token for a new pair."""
         form = await call.form()
-        client = await _client(call, form, clients, clock())
+        # Of the query only this (RFC 6749 section 3.2 lets the URL have one): tools that know no resource parameter
+        # have a place for a URL.
+        resource = call.query().get("resource")
+        if resource is not None and form.setdefault("resource", resource) != resource:
+            raise InvalidRequest("Two resources were sent.")
+        authenticated = await authenticate_client(call, form, clients, clock())
+        client = FIRST_PARTY if authenticated is None else authenticated.id
         grant_type = form.get("grant_type") or ("password" if "username" in form and "password" in form else None)
         if grant_type == "password" and password_grant:
             if client != FIRST_PARTY:
@@ -166,38 +169,3 @@ def add_token(
         oauth=True,
         example=TOKEN_EXAMPLE,
     )
-
-
-async def _client(call: Call, form: dict[str, str], clients: Clients, now: Instant) -> ClientId:
-    """The client that calls: authenticated by its key, or the built-in public one (RFC 6749 section 2.3)."""
-    basic = _basic(call)
-    if basic is not None and "client_secret" in form:
-        raise InvalidRequest("Two ways of client authentication were used.")
-    if basic is not None and form.get("client_id", basic[0]) != basic[0]:
-        raise InvalidRequest("Two client ids were sent.")
-    client_id, secret = basic or (form.get("client_id"), form.get("client_secret"))
-    if not client_id and not secret:
-        return FIRST_PARTY
-    if client_id == FIRST_PARTY and not secret:
-        return FIRST_PARTY
-    return (await clients.authenticate(client_id or "", secret or "", origin=origin_of(call), now=now)).id
-
-
-def _basic(call: Call) -> tuple[str, str] | None:
-    """Client id and secret of HTTP Basic, strictly read: form-encoded inside canonical base64."""
-    header = call.header(b"authorization")
-    if header is None:
-        return None
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        raise InvalidClient("Clients authenticate with HTTP Basic or in the form.")
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-        if base64.b64encode(raw).decode("ascii") != encoded:
-            raise ValueError("not canonical")
-        client_id, colon, secret = raw.decode("utf-8").partition(":")
-    except (binascii.Error, ValueError):
-        raise InvalidClient from None
-    if not colon:
-        raise InvalidClient
-    return unquote_plus(client_id), unquote_plus(secret)

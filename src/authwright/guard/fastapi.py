@@ -1,0 +1,118 @@
+"""Protect a FastAPI app.
+
+    guard = Guard(issuer="https://auth.example.com", audience="https://api.example.com", key="awk_...")
+    Caller = Annotated[Principal, Security(guard, scopes=["predict"])]
+
+    @app.get("/predict")
+    async def predict(caller: Caller): ...
+
+The app's own Swagger UI gets a working Authorize button: with user name and password where the issuer offers the
+password form, or with a pasted token.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from fastapi.exceptions import HTTPException
+from fastapi.openapi.models import HTTPBearer, OAuth2, OAuthFlowPassword, OAuthFlows
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from authwright.domain.errors import Refusal, Unauthenticated
+from authwright.guard import guard as core
+from authwright.guard.credential import credential
+from authwright.guard.errors import refusal_headers
+from authwright.guard.guard import OnStale, require_on_stale
+from authwright.guard.principal import Principal
+
+__all__ = ["Guard", "OnStale", "Principal"]
+
+
+class Guard(core.Guard, SecurityBase):
+    """`authwright.guard.Guard` as a FastAPI dependency that answers with the caller's `Principal`.
+
+    Takes what that one takes. *password_form*: whether Swagger UI offers to log in with user name and password; the
+    issuer must then list this app's origin in `AUTHWRIGHT_CORS_ORIGINS`. Otherwise it takes a pasted token.
+    """
+
+    def __init__(self, *, issuer: str, audience: str, password_form: bool = True, **options: Any) -> None:
+        super().__init__(issuer=issuer, audience=audience, **options)
+        self.model = HTTPBearer(description=f"An access token of {issuer} for {audience}.")
+        self.scheme_name = "Authwright"
+        if password_form:
+            # The token has to be for this API, and Swagger UI has no field for that.
+            url = f"{issuer.rstrip('/')}/token?resource={quote(audience, safe='')}"
+            self.model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl=url)))
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
+        """The caller, who has all scopes that the route asks for. Raises HTTPException."""
+        return await self.admit(connection, frozenset(security_scopes.scopes))
+
+    def requires(
+        self,
+        *,
+        scope: str | Iterable[str] = (),
+        plan: str | Iterable[str] | None = None,
+        role: str | Iterable[str] | None = None,
+        on_stale: OnStale | None = None,
+    ) -> "Requirement":
+        """A dependency that asks for more: all of *scope*, one of *plan*, one of *role*; *on_stale* for this route."""
+        if on_stale is not None:
+            require_on_stale(on_stale)
+        scopes, plans, roles = _names(scope), _names(plan), _names(role)
+        return Requirement(self, scopes or frozenset(), plans, roles, on_stale)
+
+    async def admit(
+        self,
+        connection: HTTPConnection,
+        scopes: frozenset[str],
+        plans: frozenset[str] | None = None,
+        roles: frozenset[str] | None = None,
+        on_stale: OnStale | None = None,
+    ) -> Principal:
+        """The caller of *connection*, who has what is asked for. Raises HTTPException."""
+        try:
+            # Where the middleware of this guard was passed, the work is done.
+            passed = connection.scope.get("authwright.guard")
+            if passed is not None and passed[0] is self and (on_stale is None or passed[2] == on_stale):
+                principal: Principal = passed[1]
+            else:
+                token = credential(connection.scope["headers"], keys=self.accept_keys)
+                if token is None:
+                    raise Unauthenticated(presented=False)
+                principal = self.recall(token) or await self.verify(token, on_stale=on_stale)
+            if scopes or plans is not None or roles is not None:
+                self.require(principal, scopes=scopes, plans=plans, roles=roles)
+        except Refusal as refusal:
+            headers = refusal_headers(refusal, realm=self.audience)
+            raise HTTPException(refusal.status, refusal.public, headers=headers) from None
+        return principal
+
+
+class Requirement(SecurityBase):
+    """What `Guard.requires` answers with."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        scopes: frozenset[str],
+        plans: frozenset[str] | None,
+        roles: frozenset[str] | None,
+        on_stale: OnStale | None,
+    ) -> None:
+        self.model, self.scheme_name = guard.model, guard.scheme_name
+        self._guard = guard
+        self._scopes, self._plans, self._roles, self._on_stale = scopes, plans, roles, on_stale
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
+        """The caller. Raises HTTPException."""
+        scopes = self._scopes.union(security_scopes.scopes)
+        return await self._guard.admit(connection, scopes, self._plans, self._roles, self._on_stale)
+
+
+def _names(given: str | Iterable[str] | None) -> frozenset[str] | None:
+    if given is None:
+        return None
+    return frozenset(given.split() if isinstance(given, str) else given)

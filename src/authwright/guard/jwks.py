@@ -1,0 +1,97 @@
+"""The issuer's public keys: fetched by one request at a time, kept when a fetch fails (RFC 7517).
+
+They are fetched again when the issuer says they may have changed, and for a key id that nobody knows at most once
+in COOLDOWN_SECONDS, however many tokens name one.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
+from authwright.jose.errors import InvalidKey
+from authwright.jose.keys import PublicKey, public_keys_from_jwks
+
+COOLDOWN_SECONDS: Final = 30.0
+MAX_STALE_SECONDS: Final = 24 * 3600.0
+_USUAL_SECONDS: Final = 300
+_RETRY_SECONDS: Final = 5.0
+
+log = logging.getLogger("authwright.guard")
+
+
+class Jwks:
+    """The keys of one issuer. *time* is a clock that never jumps; *on_fetch* is called after each fetch."""
+
+    def __init__(self, issuer: Issuer, *, time: Callable[[], float], on_fetch: Callable[[], None]) -> None:
+        self._issuer = issuer
+        self._time = time
+        self._on_fetch = on_fetch
+        self._document: bytes | None = None
+        self._flight: asyncio.Task[bool] | None = None
+        self._cool_at = -COOLDOWN_SECONDS
+        self._due = 0.0
+        self._asked = asyncio.Event()
+        self.keys: Mapping[str, PublicKey] = {}
+        """Another object whenever they changed."""
+        self.fetched_at: float | None = None
+        """When the keys were last fetched; None before the first time."""
+        self.fetches = 0
+
+    @property
+    def good_until(self) -> float:
+        """Until when what is known may be used."""
+        return float("-inf") if self.fetched_at is None else self.fetched_at + MAX_STALE_SECONDS
+
+    async def fetch(self) -> bool:
+        """Fetch the keys, or wait for the fetch that is under way; whether it succeeded. Never raises."""
+        if self._flight is None or self._flight.done():
+            self._flight = asyncio.create_task(self._fetch())
+        return await asyncio.shield(self._flight)
+
+    async def unknown_key(self) -> bool:
+        """A token names a key that is not here: look again, unless that was done a moment ago; whether it was."""
+        if self._flight is not None and not self._flight.done():
+            return await self.fetch()
+        if self._time() < self._cool_at + COOLDOWN_SECONDS:
+            return False
+        self._cool_at = self._time()
+        return await self.fetch()
+
+    def fetch_soon(self) -> None:
+        """The issuer said that keys changed."""
+        self._due = self._time()
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Keep the keys fresh until cancelled."""
+        while True:
+            self._asked.clear()
+            try:
+                async with asyncio.timeout(max(0.0, self._due - self._time())):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
+            if self._time() >= self._due:
+                await self.fetch()
+
+    async def _fetch(self) -> bool:
+        self.fetches += 1
+        self._due = self._time() + _RETRY_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - spreads, guards nothing
+        try:
+            async with asyncio.timeout(5):
+                document, max_age = await self._issuer.key_set()
+            if document != self._document:
+                self.keys = public_keys_from_jwks(document)
+                self._document = document
+        except (IssuerAway, IssuerRefuses, InvalidKey, TimeoutError) as error:
+            # What was known goes on being used: an issuer that is away ends nobody's work.
+            log.warning("the issuer's keys could not be fetched: %s", error or type(error).__name__)
+            return False
+        self.fetched_at = self._time()
+        # Spread, so that guards that started together do not ask together for ever.
+        self._due = self._time() + min(max(max_age or _USUAL_SECONDS, 10), 3600) * random.uniform(0.8, 1.0)  # noqa: S311 - as above
+        self._on_fetch()
+        return True
