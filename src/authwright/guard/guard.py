@@ -231,6 +231,10 @@ class Guard:
             return self._judge(token)
         except UnknownKey:
             return None
+        except Unauthenticated:
+            if is_key(token):
+                return None
+            raise
 
     def check(self, principal: Principal) -> None:
         """Return if nothing that *principal* came with was revoked since: for what goes on for long.

@@ -72,9 +72,9 @@ class Reply(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """A response that goes on until its client leaves: all that *chunks* yields, with no pause of over a second.
+    """A response that goes on until its client leaves: all that *chunks* yields.
 
-    When *stop* is set, as it is when the server stops, it ends after the next chunk.
+    When *stop* is set, as it is when the server stops, it ends.
     """
 
     status: int
@@ -88,16 +88,23 @@ class Stream(NamedTuple):
         own = {name for name, _ in self.headers}
         headers = [*self.headers, *(each for each in usual if each[0] not in own)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        left = asyncio.ensure_future(self._left())
+        going_on = asyncio.create_task(self._send_chunks(send))
+        left, stopped = asyncio.create_task(self._left()), asyncio.create_task(self.stop.wait())
         try:
-            async for chunk in self.chunks:
-                if left.done() or self.stop.is_set():
-                    break
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            done, _ = await asyncio.wait((going_on, left, stopped), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            left.cancel()
-        if not left.done():
+            for task in (going_on, left, stopped):
+                task.cancel()
+        # Whatever it was that ended the chunks must not pass for their end.
+        await asyncio.wait((going_on,))
+        if not going_on.cancelled() and (error := going_on.exception()) is not None:
+            raise error
+        if left not in done:
             await send({"type": "http.response.body", "body": b""})
+
+    async def _send_chunks(self, send: Send) -> None:
+        async for chunk in self.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def _left(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
