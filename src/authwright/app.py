@@ -71,6 +71,7 @@ from authwright.web.caller import Callers
 from authwright.web.docs import add_docs
 from authwright.web.edge import Edge
 from authwright.web.endpoint import Brake, Endpoints, refusal_reply
+from authwright.web.forward_auth import ForwardAuth, add_forward_auth
 from authwright.web.health import add_health
 from authwright.web.me import Me, add_me
 from authwright.web.oauth.introspect import add_introspect
@@ -437,6 +438,14 @@ class Server:
             clock=self.clock,
             open_here=settings.is_dev,
         )
+        forward_auth = ForwardAuth(
+            self.verify,
+            self.api_keys,
+            self.clock,
+            audiences=self.tokens.known_audiences,
+            realm=settings.issuer,
+        )
+        add_forward_auth(endpoints, forward_auth)
         add_metadata(endpoints, keyring=self.keyring, clock=self.clock)
         add_health(
             endpoints,

@@ -233,14 +233,15 @@ class Call:
         """
         if self.content_type() != FORM:
             raise UnsupportedMediaType(f"The body must be {FORM}.")
-        return _parameters(await self.body())
+        return parameters_of(await self.body())
 
     def query(self) -> dict[str, str]:
         """The query parameters, by the rules of `form`."""
-        return _parameters(self.scope["query_string"])
+        return parameters_of(self.scope["query_string"])
 
 
-def _parameters(encoded: bytes) -> dict[str, str]:
+def parameters_of(encoded: bytes) -> dict[str, str]:
+    """Form-encoded parameters, by the rules of `Call.form`. Raises InvalidRequest."""
     try:
         pairs = parse_qsl(
             encoded.decode("ascii"),
@@ -379,8 +380,12 @@ class Endpoints:
         oauth: bool = False,
         example: object = None,
         media: str = JSON,
+        hidden: bool = False,
     ) -> None:
-        """Serve *method* *path* with *handle*; the rest is what the document says of it. *name*: operation id."""
+        """Serve *method* *path* with *handle*; the rest is what the document says of it. *name*: operation id.
+
+        *hidden*: the document says nothing of it.
+        """
         extra: dict[str, Any] = {}
         if json or form:
             extra["requestBody"] = {"required": not body_optional, "content": _content(json, form)}
@@ -417,6 +422,7 @@ class Endpoints:
             response_class=JSONResponse if media == JSON else PlainTextResponse,
             responses=described,
             openapi_extra=extra or None,
+            include_in_schema=not hidden,
         )
         route = self._app.router.routes[-1]
         if not isinstance(route, APIRoute):  # pragma: no cover - FastAPI always appends the route it made

@@ -1,0 +1,204 @@
+"""deploy/nginx.conf in a real nginx: what Authwright refuses arrives as it was meant, and nothing passes for it."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from authwright.domain.secrets import CLIENT_KEY_PREFIX, new_key
+from processes import Running, free_port, production_environment, run, serving
+
+ROOT = Path(__file__).parents[2]
+FORM = {"username": "ada", "password": "a long and unusual passphrase"}
+API = "https://api.example.com"
+_CURL = ("curl", "-sS", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}")
+
+# An API that knows no tokens, and says what it was sent.
+_API = """
+import http.server, json, sys
+class Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length).decode()
+        told = json.dumps({"path": self.path, "body": body, "headers": {k.lower(): v for k, v in self.headers.items()}})
+        status = 403 if self.path == "/own-refusal" else 200
+        self.send_response(status)
+        self.send_header("content-length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told.encode())
+    do_POST = do_GET
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
+"""
+
+
+@dataclass
+class Setup:
+    auth: Running
+    environment: dict[str, str]
+    base: str
+
+    def http(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.base, timeout=10)
+
+    def login(self, **more: str) -> dict[str, Any]:
+        with self.auth.http() as http:
+            answer = http.post("/login", data={**FORM, **more})
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+
+    def command(self, *arguments: str) -> Any:
+        return json.loads(run(self.auth.folder, *arguments, "--json", **self.environment).stdout)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    folder = tmp_path_factory.mktemp("nginx")
+    auth_port, api_port, port = free_port(), free_port(), free_port()
+    environment = production_environment(
+        auth_port, AUTHWRIGHT_MODE="serve", AUTHWRIGHT_AUDIENCES=API, AUTHWRIGHT_HOSTS="auth.example.com"
+    )
+    text = (ROOT / "deploy/nginx.conf").read_text(encoding="utf-8")
+    for shipped, here in (
+        ("127.0.0.1:8000", f"127.0.0.1:{auth_port}"),
+        ("127.0.0.1:9000", f"127.0.0.1:{api_port}"),
+        ("listen 8080", f"listen 127.0.0.1:{port}"),
+        ("worker_processes auto;", f"daemon off;\nuser root;\npid {folder}/pid;\nerror_log {folder}/nginx.log;"),
+    ):
+        assert text.count(shipped) == 1
+        text = text.replace(shipped, here)
+    paths = "\n".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    text = text.replace("http {", f"http {{\naccess_log off;\n{paths}", 1)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(text)
+    with serving(folder, "serve", port=auth_port, **environment) as auth:
+        with auth.http() as http:
+            assert http.post("/register", json=FORM).status_code == 201
+        api = subprocess.Popen([sys.executable, "-c", _API, str(api_port)])
+        nginx = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(configuration), "-e", f"{folder}/nginx.log"])
+        try:
+            made = Setup(auth, environment, f"http://127.0.0.1:{port}")
+            deadline = time.monotonic() + 10
+            while True:
+                try:
+                    with made.http() as http:
+                        assert http.get("/").status_code == 401
+                    break
+                except httpx2.TransportError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            yield made
+        finally:
+            for process in (nginx, api):
+                process.terminate()
+                process.wait(10)
+
+
+pytestmark = pytest.mark.program("nginx")
+
+
+def test_who_may_pass_is_told_to_the_api_and_nobody_else_is(setup: Setup) -> None:
+    token = setup.login()["access_token"]
+    key = setup.command("clients", "create", "scoring")["client_key"]
+    spoofed = {"X-Auth-Subject": "usr_root", "X-Auth-Roles": "admin", "X-Auth-Plan": "admin", "X_Auth_Subject": "root"}
+    with setup.http() as http:
+        for credential in (
+            {"authorization": f"Bearer {token}"},
+            {"authorization": f"Bearer {key}"},
+            {"x-api-key": key},
+        ):
+            answer = http.post("/models/predict?x=1", headers={**credential, **spoofed}, content=b"input")
+            assert answer.status_code == 200, answer.text
+            told = answer.json()
+            assert (told["path"], told["body"]) == ("/models/predict?x=1", "input")
+            headers = told["headers"]
+            assert headers["x-auth-plan"] == "free"
+            assert headers["x-auth-roles"] == "user"
+            assert re.fullmatch("(usr|cli)_.*", headers["x-auth-subject"])
+            assert not {"authorization", "x-api-key", "x_auth_subject"} & headers.keys()
+        # Also as the password of HTTP Basic, for programs that know nothing else.
+        assert http.get("/", auth=("anything", key)).json()["headers"]["x-auth-username"] == "scoring"
+        # What the API itself refuses is its own.
+        own = http.get("/own-refusal", headers={"authorization": f"Bearer {token}"})
+        assert (own.status_code, own.json()["path"]) == (403, "/own-refusal")
+
+
+def test_refusals_arrive_as_they_were_meant(setup: Setup) -> None:
+    with setup.http() as http:
+        refused = http.get("/")
+        assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")
+        assert refused.headers.get_list("www-authenticate") == [f'Bearer realm="{setup.auth.base}"']
+        wrong = http.get("/", headers={"authorization": "Bearer x"})
+        assert (wrong.status_code, "invalid_token" in wrong.headers["www-authenticate"]) == (401, True)
+        narrow = setup.login(scope="account")["access_token"]
+        refused = http.get("/", headers={"authorization": f"Bearer {narrow}"})
+        assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+        assert 'scope="predict"' in refused.headers["www-authenticate"]
+        other = setup.login(resource=API)["access_token"]
+        assert http.get("/", headers={"authorization": f"Bearer {other}"}).status_code == 401
+        two = http.get("/", headers={"authorization": "Bearer x", "x-api-key": "y"})
+        assert (two.status_code, two.json()["error"]) == (400, "invalid_request")
+
+
+def test_a_logout_is_refused_from_the_answer_on(setup: Setup) -> None:
+    token = setup.login()["access_token"]
+    headers = {"authorization": f"Bearer {token}"}
+    with setup.http() as http, setup.auth.http() as auth:
+        assert http.get("/", headers=headers).status_code == 200
+        assert auth.post("/logout", headers=headers).status_code == 200
+        assert http.get("/", headers=headers).status_code == 401
+
+
+def test_cve_2026_33494_paths_that_could_mean_two_places_are_refused(setup: Setup) -> None:
+    token = setup.login()["access_token"]
+    for path in (
+        "/public/../admin",
+        "/public/%2e%2e/admin",
+        "/public/.%2E/admin",
+        "//admin",
+        "/public//admin",
+        "/public%2f..%2fadmin",
+        "/public%5cadmin",
+        "/public/%252e%252e/admin",
+        "/public/..;/admin",
+    ):
+        done = subprocess.run(
+            [*_CURL, "-H", f"Authorization: Bearer {token}", setup.base + path],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "400", path
+
+
+def test_a_wrong_key_is_slowed_down_with_its_time(setup: Setup) -> None:
+    # Late in this file: afterwards the network is closed for wrong keys for a while.
+    with setup.http() as http:
+        for _ in range(200):
+            refused = http.get("/", headers={"x-api-key": new_key(CLIENT_KEY_PREFIX)})
+            if refused.status_code == 429:
+                break
+            assert refused.status_code == 401
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"] == "too_many_attempts"
+
+
+def test_while_authwright_is_away_nobody_passes(setup: Setup) -> None:
+    token = setup.login()["access_token"]
+    setup.auth.stop()
+    with setup.http() as http:
+        refused = http.get("/", headers={"authorization": f"Bearer {token}"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"] == "temporarily_unavailable"

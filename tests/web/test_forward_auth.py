@@ -1,0 +1,118 @@
+"""/forward-auth: who may pass is told in headers, all of them; who may not is told why."""
+
+import base64
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from guarded import API, Issuer, issuing
+from harness import bearer
+
+IDENTITY = {f"x-auth-{name}" for name in ("subject", "client", "username", "plan", "roles", "scope", "status")}
+
+
+@pytest.fixture
+async def issuer(tmp_path: Path):  # type: ignore[no-untyped-def]
+    async with issuing(tmp_path) as made:
+        yield made
+
+
+async def judged(issuer: Issuer, headers: dict[str, str], **policy: str) -> httpx2.Response:
+    return await issuer.service.http.get("/forward-auth", headers=headers, params=policy)
+
+
+async def test_who_may_pass_is_named_in_every_header(issuer: Issuer) -> None:
+    own = await issuer.token(resource=issuer.base)
+    client_id, key = await issuer.service.new_client("scoring")
+    basic = {"authorization": "Basic " + base64.b64encode(f"x:{key}".encode()).decode()}
+    for headers in (bearer(own), bearer(key), {"x-api-key": key}, basic):
+        answer = await judged(issuer, headers, scope="predict", plan="free,premium")
+        assert answer.status_code == 200, answer.text
+        assert answer.headers.keys() >= IDENTITY
+    assert answer.headers["x-auth-subject"] == answer.headers["x-auth-client"] == client_id
+    assert (answer.headers["x-auth-plan"], answer.headers["x-auth-scope"]) == ("free", "predict")
+    # Names with letters that headers cannot hold are percent-encoded; what there is not is told, too.
+    await issuer.register("зоя")
+    answer = await judged(issuer, bearer(await issuer.token("зоя", resource=issuer.base)))
+    assert answer.headers["x-auth-username"] == "%D0%B7%D0%BE%D1%8F"
+
+
+async def test_a_token_is_for_the_audience_that_the_proxy_names(issuer: Issuer) -> None:
+    own, other = await issuer.token(resource=issuer.base), await issuer.token()
+    assert (await judged(issuer, bearer(other))).status_code == 401
+    assert (await judged(issuer, bearer(other), audience=API)).status_code == 200
+    assert (await judged(issuer, bearer(own), audience=API)).status_code == 401
+    assert (await judged(issuer, bearer(own), audience="https://unknown.example")).status_code == 503
+    _, key = await issuer.service.new_client("here only", audiences=(issuer.base,))
+    assert (await judged(issuer, bearer(key))).status_code == 200
+    assert (await judged(issuer, bearer(key), audience=API)).status_code == 401
+
+
+@pytest.mark.parametrize("nginx", [False, True])
+async def test_refusals_and_what_nginx_can_pass_on(issuer: Issuer, nginx: bool) -> None:
+    own = await issuer.token(resource=issuer.base)
+    policy = {"proxy": "nginx"} if nginx else {}
+    for headers, more, status, reason in (
+        ({}, {}, 401, "invalid_token"),
+        (bearer("x"), {}, 401, "invalid_token"),
+        (bearer(own), {"scope": "analytics"}, 403, "insufficient_scope"),
+        (bearer(own), {"plan": "premium,admin"}, 403, "forbidden"),
+        ({**bearer(own), "x-api-key": "x"}, {}, 400, "invalid_request"),
+        ({**bearer(own), "x-forwarded-uri": "/a/../b"}, {}, 400, "invalid_request"),
+    ):
+        answer = await judged(issuer, headers, **policy, **more)
+        assert answer.json()["error"] == reason
+        assert not {"x-auth-subject", "x-auth-plan"} & answer.headers.keys()
+        if nginx:
+            assert answer.status_code == (status if status in (401, 403) else 403)
+            assert (answer.headers["x-auth-status"], answer.headers["x-auth-reason"]) == (str(status), reason)
+        else:
+            assert answer.status_code == status
+    assert (await judged(issuer, bearer(own), unknown="x")).status_code == 422
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-uri", "x-original-uri", "x-envoy-original-path"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/public/../admin",
+        "/public/%2e%2e/admin",
+        "/public/%2E./admin",
+        "//admin",
+        "/public%2fadmin",
+        "/public%5c..%5cadmin",
+        "/public\\..\\admin",
+        "/%252e%252e/admin",
+        "/admin%00.css",
+        "/public/..;/admin",
+        "/.",
+    ],
+)
+async def test_cve_2026_33494_cve_2026_40575_ambiguous_paths(issuer: Issuer, header: str, path: str) -> None:
+    token = await issuer.token(resource=issuer.base)
+    assert (await judged(issuer, {**bearer(token), header: path})).status_code == 400
+    assert (await judged(issuer, {**bearer(token), header: "/v1/a..b/.well-known/x?next=/../y"})).status_code == 200
+
+
+async def test_envoy_has_the_policy_in_its_prefix(issuer: Issuer) -> None:
+    http = issuer.service.http
+    token, other = await issuer.token(resource=issuer.base), await issuer.token()
+    for method in ("GET", "POST", "DELETE"):
+        answer = await http.request(method, "/forward-auth/-/models/x?scope=nothing", headers=bearer(token))
+        assert answer.status_code == 200
+    narrow = "/forward-auth/scope=analytics&plan=free/models"
+    assert (await http.get(narrow, headers=bearer(token))).status_code == 403
+    # The query is the caller's own, and decides nothing.
+    there = "audience=https%3A%2F%2Fapi.example.com"
+    assert (await http.get(f"/forward-auth/-/models?{there}", headers=bearer(other))).status_code == 401
+    assert (await http.get(f"/forward-auth/{there}/models", headers=bearer(other))).status_code == 200
+    assert (await http.get("/forward-auth/-/%2e%2e/admin", headers=bearer(token))).status_code == 400
+    assert (await http.get("/forward-auth/unknown=1/models", headers=bearer(token))).status_code == 422
+
+
+async def test_a_logout_is_refused_here_from_the_answer_on(issuer: Issuer) -> None:
+    login = await issuer.login(resource=issuer.base)
+    assert (await judged(issuer, bearer(login["access_token"]))).status_code == 200
+    await issuer.service.http.post("/logout", json={"refresh_token": login["refresh_token"]})
+    assert (await judged(issuer, bearer(login["access_token"]))).status_code == 401
