@@ -45,6 +45,13 @@ lock: .venv/check.installed  ## choose versions anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Independent clients in JavaScript, for tests that are skipped without them.
+.venv/node/installed: tests/node/package-lock.json | .venv/bin/python
+	mkdir -p .venv/node
+	cp tests/node/package.json tests/node/package-lock.json .venv/node
+	cd .venv/node && npm ci --silent --no-audit --no-fund --ignore-scripts
+	touch $@
+
 # The peer that is measured beside us needs versions of its own.
 .venv-peer/installed: requirements/peer.txt
 	$(PYTHON) -m venv .venv-peer

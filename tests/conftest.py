@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from databases import mongo, postgres
 from harness import Clock, Service, open_service
 from issued import ISSUED, note_at_the_source
 
+NODE = Path(__file__).parents[1] / ".venv/node/node_modules"
 _NAMES = {name for setting in SETTINGS for name in setting_names(setting.name)}
 for _name in [name for name in os.environ if name.startswith("AUTHWRIGHT_") or name.removesuffix("_FILE") in _NAMES]:
     del os.environ[_name]
@@ -24,12 +26,13 @@ note_at_the_source()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     forbidden = os.environ.get("TESTS_FORBID_SKIPS") == "1"
     for item in items:
-        for marker in item.iter_markers("program"):
-            name = marker.args[0]
-            if shutil.which(name) is None:
+        needed = [(marker.args[0], shutil.which(marker.args[0])) for marker in item.iter_markers("program")]
+        needed += [(marker.args[0], (NODE / marker.args[0]).exists()) for marker in item.iter_markers("npm")]
+        for name, found in needed:
+            if not found:
                 if forbidden:
                     raise pytest.UsageError(f"{name} is missing, and skips are forbidden")
-                item.add_marker(pytest.mark.skip(reason=f"needs the program {name}"))
+                item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,8 +1,11 @@
-"""Verdicts beside two independent libraries: nothing that both refuse is accepted."""
+"""Verdicts beside independent libraries, one of them not in Python: nothing that they refuse is accepted."""
 
+import base64
 import json
 import random
+import subprocess
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -17,6 +20,7 @@ from authwright.jose.keys import Algorithm, PrivateKey, SharedSecret
 from tokens import EVERY, encoded, key, token, verifying
 
 MUTATIONS = 1500
+NODE = Path(__file__).parents[2] / ".venv/node/node_modules"
 
 
 def ours(alg: Algorithm, text: str) -> bytes | None:
@@ -111,6 +115,41 @@ def test_nothing_that_both_refuse_is_accepted(alg: Algorithm) -> None:
             assert verdict in (by_joserfc(alg, text), by_pyjwt(alg, text)), text
     # Some mutations change nothing that matters (a member that repeats what was there): the comparison did happen.
     assert accepted
+
+
+def by_jose_of_node(alg: Algorithm, texts: list[str]) -> list[bytes | None]:
+    """The verdicts of npm's jose, all by one process."""
+    signing = key(alg)
+    if isinstance(signing, SharedSecret):
+        jwk: dict[str, str] = {"kty": "oct", "k": b64url_encode(signing._secret)}
+    else:
+        jwk = {name: value for name, value in signing.public.jwk().items() if name != "alg"}
+    algorithms = ["EdDSA", "Ed25519"] if alg == "EdDSA" else [alg]
+    asked = "".join(json.dumps({"key": jwk, "algorithms": algorithms, "token": text}) + "\n" for text in texts)
+    script = Path(__file__).parents[1] / "node/verify.mjs"
+    done = subprocess.run(["node", script, NODE], input=asked, capture_output=True, text=True, check=True)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    return [None if payload is None else base64.b64decode(payload) for payload in told]
+
+
+@pytest.mark.program("node")
+@pytest.mark.npm("jose")
+@pytest.mark.parametrize("alg", EVERY)
+def test_whatever_is_accepted_is_accepted_in_javascript_too(alg: Algorithm) -> None:
+    chance = random.Random(f"authwright {alg}")
+    count = MUTATIONS if alg not in ("RS256", "PS256") else MUTATIONS // 5
+    texts = [token(alg, payload={"n": number}) for number in range(20)]
+    texts += [mutated(token(alg, payload={"sub": "me"}), alg, chance) for _ in range(count)]
+    theirs = by_jose_of_node(alg, texts)
+    assert len(theirs) == len(texts)
+    accepted = 0
+    for text, verdict in zip(texts, theirs, strict=True):
+        own = ours(alg, text)
+        if own is not None:
+            accepted += 1
+            assert own == verdict, text
+    # It refuses, too: the comparison did happen.
+    assert 20 < accepted < len([verdict for verdict in theirs if verdict is not None]) < len(texts)
 
 
 def test_tokens_of_other_libraries_are_accepted() -> None:

@@ -12,11 +12,11 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from authwright.domain.errors import InvalidRequest, Refusal, Unauthenticated
 from authwright.guard.credential import credential
+from authwright.guard.environment import read_environment
 from authwright.guard.errors import PROBLEM, problem, refusal_headers
 from authwright.guard.guard import Guard, OnStale, require_on_stale
 from authwright.guard.principal import Principal
@@ -157,74 +157,20 @@ class StreamEnded(Exception):
 
 
 class EnvironmentGuard(GuardMiddleware):
-    """`GuardMiddleware` configured by the environment alone, for model servers that take an import path.
-
-    AUTHWRIGHT_ISSUER, AUTHWRIGHT_AUDIENCE and AUTHWRIGHT_GUARD_KEY (or AUTHWRIGHT_GUARD_KEY_FILE) as for `Guard`;
-    AUTHWRIGHT_GUARD_SCOPES: what every path asks for, separated by spaces; AUTHWRIGHT_GUARD_OPEN_PATHS: paths that
-    need no token, separated by spaces; AUTHWRIGHT_GUARD_ON_STALE: introspect, allow or refuse;
-    AUTHWRIGHT_GUARD_ACCEPT_KEYS: true or false. Raises ValueError for one that is missing, unknown or makes no sense.
+    """`GuardMiddleware` configured by the environment alone (`authwright.guard.environment.read_environment`), for
+    model servers that take an import path. Raises ValueError.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         settings = read_environment(os.environ)
-        guard = Guard(
-            issuer=settings["AUTHWRIGHT_ISSUER"],
-            audience=settings["AUTHWRIGHT_AUDIENCE"],
-            key=settings["AUTHWRIGHT_GUARD_KEY"] or None,
-            on_stale=_on_stale(settings["AUTHWRIGHT_GUARD_ON_STALE"]),
-            accept_keys=_boolean(settings["AUTHWRIGHT_GUARD_ACCEPT_KEYS"]),
-        )
-        scopes = settings["AUTHWRIGHT_GUARD_SCOPES"].split()
-        rules = [Rule("/", scopes=scopes)] if scopes else []
-        super().__init__(app, guard=guard, rules=rules, open_paths=settings["AUTHWRIGHT_GUARD_OPEN_PATHS"].split())
-
-
-_PREFIX: Final = "AUTHWRIGHT_GUARD_"
-_DEFAULTS: Final = {
-    "AUTHWRIGHT_ISSUER": None,
-    "AUTHWRIGHT_AUDIENCE": None,
-    "AUTHWRIGHT_GUARD_KEY": "",
-    "AUTHWRIGHT_GUARD_SCOPES": "",
-    "AUTHWRIGHT_GUARD_OPEN_PATHS": "",
-    "AUTHWRIGHT_GUARD_ON_STALE": "introspect",
-    "AUTHWRIGHT_GUARD_ACCEPT_KEYS": "false",
-}
-
-
-def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The guard's settings in *environment*, all of them. Raises ValueError, which names what is wrong."""
-    given = dict(environment)
-    file = given.pop("AUTHWRIGHT_GUARD_KEY_FILE", "")
-    if file:
-        if given.get("AUTHWRIGHT_GUARD_KEY"):
-            raise ValueError("both AUTHWRIGHT_GUARD_KEY and AUTHWRIGHT_GUARD_KEY_FILE are set")
-        given["AUTHWRIGHT_GUARD_KEY"] = Path(file).read_text(encoding="ascii").strip()
-    unknown = sorted(name for name in given if name.startswith(_PREFIX) and name not in _DEFAULTS)
-    missing = sorted(name for name, default in _DEFAULTS.items() if default is None and not given.get(name))
-    if unknown or missing:
-        raise ValueError(
-            "; ".join([f"{name} is not a setting" for name in unknown] + [f"{n} is needed" for n in missing])
-        )
-    return {name: given.get(name) or default or "" for name, default in _DEFAULTS.items()}
+        rules = [Rule("/", scopes=settings.scopes)] if settings.scopes else []
+        super().__init__(app, guard=settings.guard(), rules=rules, open_paths=settings.open_paths)
 
 
 def caller(scope: Mapping[str, Any]) -> Principal | None:
     """Who was let in by the middleware; None at an open path."""
     passed = scope.get("authwright.guard")
     return None if passed is None else passed[1]
-
-
-def _on_stale(text: str) -> OnStale:
-    for each in ("introspect", "allow", "refuse"):
-        if each == text:
-            return each
-    raise ValueError("AUTHWRIGHT_GUARD_ON_STALE is introspect, allow or refuse")
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError("AUTHWRIGHT_GUARD_ACCEPT_KEYS is true or false")
-    return text.lower() == "true"
 
 
 async def _refuse(refusal: Refusal, realm: str, scope: Scope, send: Send) -> None:

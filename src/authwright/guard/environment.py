@@ -1,0 +1,81 @@
+"""A guard configured by the environment alone, where an import path is all that can be named."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from authwright.guard.guard import Guard, OnStale
+
+_PREFIX: Final = "AUTHWRIGHT_GUARD_"
+_NAMES: Final = frozenset(
+    _PREFIX + name for name in ("KEY", "KEY_FILE", "SCOPES", "OPEN_PATHS", "ON_STALE", "ACCEPT_KEYS")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """What the environment says of a guard."""
+
+    issuer: str
+    audience: str
+    key: str | None = field(repr=False)
+    scopes: frozenset[str]
+    open_paths: tuple[str, ...]
+    on_stale: OnStale
+    accept_keys: bool
+
+    def guard(self) -> Guard:
+        """The guard. Raises ValueError."""
+        return Guard(
+            issuer=self.issuer,
+            audience=self.audience,
+            key=self.key,
+            on_stale=self.on_stale,
+            accept_keys=self.accept_keys,
+        )
+
+
+def read_environment(environment: Mapping[str, str]) -> GuardSettings:
+    """The guard's settings in *environment*. Raises ValueError, which names every problem at once.
+
+    AUTHWRIGHT_ISSUER, AUTHWRIGHT_AUDIENCE: as for `Guard`. AUTHWRIGHT_GUARD_KEY, or the file that
+    AUTHWRIGHT_GUARD_KEY_FILE names: its key. AUTHWRIGHT_GUARD_SCOPES: what every path asks for, and
+    AUTHWRIGHT_GUARD_OPEN_PATHS: paths that need no token, both separated by spaces. AUTHWRIGHT_GUARD_ON_STALE:
+    introspect, allow or refuse. AUTHWRIGHT_GUARD_ACCEPT_KEYS: true or false.
+    """
+    problems = [f"{name} is not a setting" for name in environment if name.startswith(_PREFIX) and name not in _NAMES]
+    problems += [
+        f"{name} is needed" for name in ("AUTHWRIGHT_ISSUER", "AUTHWRIGHT_AUDIENCE") if not environment.get(name)
+    ]
+    key = environment.get("AUTHWRIGHT_GUARD_KEY") or None
+    file = environment.get("AUTHWRIGHT_GUARD_KEY_FILE")
+    if file and key:
+        problems.append("both AUTHWRIGHT_GUARD_KEY and AUTHWRIGHT_GUARD_KEY_FILE are set")
+    elif file:
+        try:
+            key = Path(file).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeError):
+            problems.append("the file that AUTHWRIGHT_GUARD_KEY_FILE names cannot be read")
+    on_stale = _on_stale(environment.get("AUTHWRIGHT_GUARD_ON_STALE") or "introspect")
+    if on_stale is None:
+        problems.append("AUTHWRIGHT_GUARD_ON_STALE is introspect, allow or refuse")
+    accept_keys = (environment.get("AUTHWRIGHT_GUARD_ACCEPT_KEYS") or "false").lower()
+    if accept_keys not in ("true", "false"):
+        problems.append("AUTHWRIGHT_GUARD_ACCEPT_KEYS is true or false")
+    if problems or on_stale is None:
+        raise ValueError("; ".join(problems))
+    return GuardSettings(
+        issuer=environment["AUTHWRIGHT_ISSUER"],
+        audience=environment["AUTHWRIGHT_AUDIENCE"],
+        key=key,
+        scopes=frozenset(environment.get("AUTHWRIGHT_GUARD_SCOPES", "").split()),
+        open_paths=tuple(environment.get("AUTHWRIGHT_GUARD_OPEN_PATHS", "").split()),
+        on_stale=on_stale,
+        accept_keys=accept_keys == "true",
+    )
+
+
+def _on_stale(text: str) -> OnStale | None:
+    known: tuple[OnStale, ...] = ("introspect", "allow", "refuse")
+    return next((each for each in known if each == text), None)

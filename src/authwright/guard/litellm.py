@@ -1,0 +1,44 @@
+"""The LiteLLM proxy takes Authwright's tokens and keys: name `authwright.guard.litellm.user_api_key_auth` as its
+`custom_auth`. Configured by the environment, as `authwright.guard.asgi.EnvironmentGuard` is.
+"""
+
+import os
+from functools import cache
+from typing import Any
+
+from fastapi.exceptions import HTTPException
+from litellm.proxy._types import UserAPIKeyAuth
+
+from authwright.domain.errors import Refusal, Unauthenticated
+from authwright.guard.environment import read_environment
+from authwright.guard.errors import refusal_headers
+from authwright.guard.guard import Guard
+
+
+@cache
+def _guard() -> tuple[Guard, frozenset[str]]:
+    settings = read_environment(os.environ)
+    return settings.guard(), settings.scopes
+
+
+async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
+    """Who *api_key*, an access token or a key, speaks for: spend and limits count by subject.
+
+    Raises HTTPException.
+    """
+    guard, scopes = _guard()
+    try:
+        if not api_key:
+            raise Unauthenticated(presented=False)
+        principal = await guard.verify(api_key.removeprefix("Bearer ").strip(" "))
+        guard.require(principal, scopes=scopes)
+    except Refusal as refusal:
+        headers = refusal_headers(refusal, realm=guard.audience)
+        raise HTTPException(refusal.status, refusal.public, headers=headers) from None
+    return UserAPIKeyAuth(
+        # Not what was presented: this is stored, and the same for all tokens of a caller.
+        api_key=principal.subject,
+        user_id=principal.subject,
+        key_alias=principal.username,
+        metadata={"plan": principal.plan, "client_id": principal.client_id},
+    )

@@ -1,0 +1,177 @@
+"""A model server that takes the import path of a middleware: closed by the environment alone, streams included."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+import websockets.sync.client
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from processes import Running, environment, free_port, production_environment, run, serving
+
+FORM = {"username": "ada", "password": "a long and unusual passphrase"}
+MODELS = "https://models.example.com"
+
+# As vLLM does it: the path names a class, which is added to the app; the app streams, and has a WebSocket.
+_SERVER = """
+import asyncio, importlib, inspect, sys, uvicorn
+from fastapi import FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+
+app = FastAPI()
+
+@app.get("/health")
+@app.get("/v1/models")
+async def models(): return ["iris"]
+
+@app.post("/v1/completions")
+async def completions():
+    async def tokens():
+        while True:
+            yield "data: token\\n\\n"
+            await asyncio.sleep(0.05)
+    return StreamingResponse(tokens(), media_type="text/event-stream")
+
+@app.websocket("/v1/realtime")
+async def realtime(socket: WebSocket):
+    await socket.accept()
+    while True:
+        await socket.send_text(await socket.receive_text())
+
+module, name = sys.argv[1].rsplit(".", 1)
+middleware = getattr(importlib.import_module(module), name)
+assert inspect.isclass(middleware)
+app.add_middleware(middleware)
+uvicorn.run(app, port=int(sys.argv[2]))
+"""
+
+
+@dataclass
+class Setup:
+    auth: Running
+    base: str
+    key: str
+
+    def login(self, **more: str) -> dict[str, Any]:
+        with self.auth.http() as http:
+            return dict(http.post("/login", data={**FORM, "resource": MODELS, **more}).json())
+
+    def logout(self, login: dict[str, Any]) -> None:
+        with self.auth.http() as http:
+            assert http.post("/logout", json={"refresh_token": login["refresh_token"]}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    folder = tmp_path_factory.mktemp("models")
+    auth_port, port = free_port(), free_port()
+    env = production_environment(auth_port, AUTHWRIGHT_MODE="serve", AUTHWRIGHT_AUDIENCES=MODELS)
+    with serving(folder, "serve", port=auth_port, **env) as auth:
+        with auth.http() as http:
+            assert http.post("/register", json=FORM).status_code == 201
+        made = run(folder, "clients", "create", "models", "--scope", "revocations", "--json", **env)
+        (folder / "guard.key").write_text(json.loads(made.stdout)["client_key"] + "\n")
+        other = run(folder, "clients", "create", "caller", "--json", **env)
+        configured = environment(
+            AUTHWRIGHT_ISSUER=auth.base,
+            AUTHWRIGHT_AUDIENCE=MODELS,
+            AUTHWRIGHT_GUARD_KEY_FILE=str(folder / "guard.key"),
+            AUTHWRIGHT_GUARD_SCOPES="predict",
+            AUTHWRIGHT_GUARD_OPEN_PATHS="/health",
+            AUTHWRIGHT_GUARD_ACCEPT_KEYS="true",
+        )
+        command = [sys.executable, "-c", _SERVER, "authwright.guard.asgi.EnvironmentGuard", str(port)]
+        with (folder / "models.log").open("w") as log:
+            server = subprocess.Popen(command, env=configured, stdout=log, stderr=log)
+            base = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    httpx2.get(f"{base}/health")
+                    break
+                except httpx2.TransportError:
+                    assert server.poll() is None, (folder / "models.log").read_text()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            try:
+                yield Setup(auth, base, json.loads(other.stdout)["client_key"])
+            finally:
+                server.terminate()
+                server.wait(10)
+
+
+def test_every_path_is_closed_but_those_named(setup: Setup) -> None:
+    token, narrow = setup.login()["access_token"], setup.login(scope="account")["access_token"]
+    with httpx2.Client(base_url=setup.base) as http:
+        assert http.get("/health").status_code == 200
+        for path in ("/v1/models", "/health/", "/%68ealth", "/docs", "/openapi.json", "/metrics", "/nowhere"):
+            assert http.get(path).status_code == 401
+        for credential in (token, setup.key):
+            assert http.get("/v1/models", headers={"authorization": f"Bearer {credential}"}).json() == ["iris"]
+        refused = http.get("/v1/models", headers={"authorization": f"Bearer {narrow}"})
+        assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+
+
+def test_a_stream_ends_with_its_login(setup: Setup) -> None:
+    login = setup.login()
+    headers = {"authorization": f"Bearer {login['access_token']}"}
+    with httpx2.Client(base_url=setup.base) as http:
+        with http.stream("POST", "/v1/completions", headers=headers) as answer:
+            chunks = answer.iter_raw()
+            assert b"token" in next(chunks)
+            setup.logout(login)
+            begun = time.monotonic()
+            with pytest.raises(httpx2.RemoteProtocolError):
+                list(chunks)
+            assert time.monotonic() - begun < 1
+        assert http.get("/v1/models", headers=headers).status_code == 401
+
+
+def test_a_websocket_needs_a_token_and_ends_with_its_login(setup: Setup) -> None:
+    url = setup.base.replace("http", "ws") + "/v1/realtime"
+    with pytest.raises(InvalidStatus) as refused:
+        websockets.sync.client.connect(url)
+    assert refused.value.response.status_code == 401
+    assert "Bearer" in refused.value.response.headers["www-authenticate"]
+    login = setup.login()
+    headers = {"authorization": f"Bearer {login['access_token']}"}
+    with websockets.sync.client.connect(url, additional_headers=headers) as socket:
+        socket.send("hello")
+        assert socket.recv(timeout=5) == "hello"
+        setup.logout(login)
+        begun = time.monotonic()
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=5)
+        assert time.monotonic() - begun < 1
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"AUTHWRIGHT_AUDIENCE": ""}, "AUTHWRIGHT_AUDIENCE is needed"),
+        ({"AUTHWRIGHT_GUARD_SCOPE": "predict"}, "AUTHWRIGHT_GUARD_SCOPE is not a setting"),
+        ({"AUTHWRIGHT_GUARD_ON_STALE": "pass"}, "introspect, allow or refuse"),
+        ({"AUTHWRIGHT_GUARD_ACCEPT_KEYS": "yes"}, "true or false"),
+        ({"AUTHWRIGHT_GUARD_KEY": "secret"}, "not a client key"),
+        ({"AUTHWRIGHT_GUARD_KEY_FILE": "/nowhere"}, "cannot be read"),
+        ({"AUTHWRIGHT_GUARD_KEY": "a", "AUTHWRIGHT_GUARD_KEY_FILE": "b"}, "both"),
+        ({"AUTHWRIGHT_ISSUER": "http://auth.example.com"}, "https"),
+    ],
+)
+def test_what_makes_no_sense_stops_the_start(wrong: dict[str, str], named: str) -> None:
+    good = {"AUTHWRIGHT_ISSUER": "https://auth.example.com", "AUTHWRIGHT_AUDIENCE": MODELS}
+    script = "from authwright.guard.asgi import EnvironmentGuard; EnvironmentGuard(None)"
+    run_ = [sys.executable, "-c", script]
+    assert subprocess.run(run_, env=environment(**good), check=False).returncode == 0
+    done = subprocess.run(run_, env=environment(**{**good, **wrong}), capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ValueError")
+    assert named in last
