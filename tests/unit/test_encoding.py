@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authwright.jose.encoding import b64url_decode, b64url_encode, parse_json
-from authwright.jose.errors import InvalidToken
+from authwright.jose.encoding import _decoder, _scan_flat, b64url_decode, b64url_encode, parse_json
+from authwright.jose.errors import InvalidToken, MalformedToken
 
 
 @given(st.binary(max_size=80))
@@ -82,3 +82,42 @@ def test_r84_hostile_json_ends_in_a_typed_error(raw: bytes) -> None:
 
 def test_brackets_inside_strings_are_no_depth() -> None:
     assert parse_json(json.dumps({"a": "[" * 100 + '\\"{' * 50}).encode())["a"].startswith("[")
+
+
+_scalars = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.text()
+
+
+@given(st.recursive(_scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
+def test_the_short_way_to_read_an_object_is_the_long_way(value: object) -> None:
+    for text in (json.dumps({"a": value, "b": 1}, separators=(",", ":")), json.dumps({"a": value}, ensure_ascii=False)):
+        short = _scan_flat(text)
+        assert short is None or short == _decoder.decode(text)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", 'a\\":', "c "]), st.sampled_from(["1", '"x"', '"\\":"', "[]"]))))
+def test_r82_however_an_object_is_written_duplicates_are_found(members: list[tuple[str, str]]) -> None:
+    for colon in (":", " :", ": ", "\t:", "\n :"):
+        text = "{" + ",".join(f'"{name}"{colon}{value}' for name, value in members) + "}"
+        names = [name for name, _ in members]
+        if len(set(names)) == len(names):
+            assert len(parse_json(text.encode())) == len(names)
+        else:
+            with pytest.raises(MalformedToken):
+                parse_json(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1e400}',
+        '{"a":NaN}',
+        '{"a":-Infinity}',
+        '{"a":1}x',
+        '{"a":1,}',
+        '{"a":' + "1" * 21 + "}",
+        '{"a":"\\ud800"}',
+    ],
+)
+def test_the_short_way_lets_nothing_through_that_the_long_way_refuses(text: str) -> None:
+    with pytest.raises(InvalidToken):
+        parse_json(text.encode())

@@ -62,7 +62,7 @@ def test_r91_a_remembered_token_still_expires_and_is_still_revoked() -> None:
     judge.verify(other, now=after(NOW, 304))
     with pytest.raises(TokenExpired):
         judge.verify(other, now=after(NOW, 305))
-    assert not judge._cache
+    assert not judge._young
 
 
 def test_r91_cve_2026_35039_tokens_are_remembered_whole() -> None:
@@ -100,7 +100,7 @@ def test_refused_tokens_are_not_remembered() -> None:
     for text in (minted(exp=SECONDS - 10, iat=SECONDS - 20), minted(aud="x"), minted()[:-6], "x"):
         with pytest.raises(InvalidToken):
             judge.verify(text, now=NOW)
-    assert (judge._cache, judge._cached_bytes) == ({}, 0)
+    assert (judge._young, judge._young_bytes) == ({}, 0)
 
 
 def test_new_keys_forget_what_old_ones_vouched_for() -> None:
@@ -111,12 +111,34 @@ def test_new_keys_forget_what_old_ones_vouched_for() -> None:
         judge.verify(text, now=NOW)
 
 
-def test_the_table_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CACHED_BYTES", 20_000)
-    judge = verifier()
-    for number in range(60):
+def test_the_table_is_bounded_in_bytes_and_keeps_what_is_asked_for() -> None:
+    judge, favourite = verifier(cache_bytes=60_000), minted(jti="favourite")
+    first = judge.verify(favourite, now=NOW)
+    known = set()
+    for number in range(100):
         judge.verify(minted(jti=str(number)), now=NOW)
-        assert sum(2 * len(text) + 1024 for text in judge._cache) == judge._cached_bytes <= 20_000
+        assert judge.verify(favourite, now=NOW) is first
+        tables = (judge._young, judge._old)
+        assert sum(module._weight(text, seen[0]) for text, seen in judge._young.items()) == judge._young_bytes
+        for table in tables:
+            assert sum(module._weight(text, seen[0]) for text, seen in table.items()) <= 30_000
+        known.add(sum(map(len, tables)))
+    assert 15 < max(known) < 40
+
+
+def test_what_was_moved_aside_still_expires_and_is_still_revoked() -> None:
+    judge, text = verifier(cache_bytes=8_000), minted(sid="mine")
+    judge.verify(text, now=NOW)
+    while text not in judge._old:
+        judge.verify(minted(jti=str(len(judge._young)), sub=f"usr_{len(judge._old)}"), now=NOW)
+    aside = dict(judge._old)
+    judge.revocations.apply([Revocation("session", "mine", 0, "logout", NOW, FOREVER, 1)])
+    with pytest.raises(ClaimRefused):
+        judge.verify(text, now=NOW)
+    assert text not in judge._young
+    judge._old = aside
+    with pytest.raises(TokenExpired):
+        judge.verify(text, now=after(NOW, 1000))
 
 
 def test_r79_issuer_and_audience_cannot_be_forgotten() -> None:

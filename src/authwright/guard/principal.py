@@ -1,12 +1,11 @@
 """Who is calling: what a verified access token says, and nothing it does not."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from authwright.domain.plan import ADMIN
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(NamedTuple):
     """The caller of one request. *expires_at* is in seconds since 1970 UTC; *scopes* is what the token allows.
 
     Identify people by *subject* (with *issuer*), never by *username*: names change hands, subjects do not.

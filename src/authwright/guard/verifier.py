@@ -7,7 +7,7 @@ key set, and every hit is still held against the clock and the revocations.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import Revocations
@@ -17,17 +17,30 @@ from authwright.jose.envelope import KeySet
 from authwright.jose.errors import ClaimRefused, TokenExpired
 from authwright.jose.keys import VerifyingKey
 
-MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
+MAX_CACHED_BYTES: Final = 64 * 1024 * 1024
+"""What the tokens that were seen before may take, all together."""
 
 
 class Verifier:
     """Judges the access tokens of one *issuer* for one *audience*.
 
     *leeway* (seconds) covers clocks that differ; *max_lifetime* (seconds) is the longest this issuer gives a token.
-    *revocations* is fed by somebody else; the verifier only asks it. Not safe for several threads: one per event loop.
+    *revocations* is fed by somebody else; the verifier only asks it. *cache_bytes* bounds what tokens that were seen
+    before may take. Not safe for several threads: one per event loop.
     """
 
-    __slots__ = ("_audience", "_cache", "_cached_bytes", "_issuer", "_keys", "_leeway", "_max_lifetime", "revocations")
+    __slots__ = (
+        "_audience",
+        "_generation_bytes",
+        "_issuer",
+        "_keys",
+        "_leeway",
+        "_max_lifetime",
+        "_old",
+        "_young",
+        "_young_bytes",
+        "revocations",
+    )
 
     def __init__(
         self,
@@ -38,6 +51,7 @@ class Verifier:
         revocations: Revocations,
         leeway: int,
         max_lifetime: int,
+        cache_bytes: int = MAX_CACHED_BYTES,
     ) -> None:
         if type(issuer) is not str or type(audience) is not str or not issuer or not audience:
             raise ValueError("a verifier needs an issuer and an audience")
@@ -47,14 +61,18 @@ class Verifier:
         self._audience = audience
         self._leeway = leeway
         self._max_lifetime = max_lifetime
+        # Tokens move from one generation to the next when they are asked for; what is left behind is dropped whole.
+        self._generation_bytes = cache_bytes // 2
         self.revocations = revocations
         self.use_keys(keys)
 
     def use_keys(self, keys: Mapping[str, VerifyingKey]) -> None:
         """Verify with *keys* from now on. Forgets what older keys vouched for."""
         self._keys = KeySet(keys, typ=ACCESS_TOKEN_TYPE)
-        self._cache: dict[str, Principal] = {}
-        self._cached_bytes = 0
+        # Of each token: its principal, from when and until when it is good, and the revocations it was held against.
+        self._young: dict[str, list[Any]] = {}
+        self._old: dict[str, list[Any]] = {}
+        self._young_bytes = 0
 
     @property
     def audience(self) -> str:
@@ -72,66 +90,65 @@ class Verifier:
 
         Raises InvalidToken: MalformedToken, LimitExceeded, SignatureRefused (UnknownKey), ClaimRefused, TokenExpired.
         """
-        principal = self._cache.get(token)
-        if principal is None:
-            principal = self._verify_first(token, now)
-        elif now >= (principal.expires_at + self._leeway) * MICROSECONDS:
+        seen = remembered = self._young.get(token)
+        if seen is None:
+            seen = self._old.pop(token, None) or self._verify_first(token, now)
+        principal: Principal
+        principal, since, until, version = seen
+        if not since <= now < until:
+            if now < since:
+                raise ClaimRefused("not yet valid")
             self._forget(token)
             raise TokenExpired("expired")
-        elif now < (principal.issued_at - self._leeway) * MICROSECONDS:
-            raise ClaimRefused("not yet valid")
-        withdrawn = self.revocations.refuses(
-            session=principal.session_id,
-            subject=principal.subject,
-            epoch=principal.auth_epoch,
-            client=principal.client_id,
-            token=principal.token_id,
-            key=principal.key_id,
-        )
-        if withdrawn is not None:
-            self._forget(token)
-            raise ClaimRefused(f"revoked: {withdrawn}")
+        # What was looked up once holds until something is added.
+        if version != self.revocations.version:
+            version = self.revocations.version
+            withdrawn = self.revocations.refuses(
+                session=principal.session_id,
+                subject=principal.subject,
+                epoch=principal.auth_epoch,
+                client=principal.client_id,
+                token=principal.token_id,
+                key=principal.key_id,
+            )
+            if withdrawn is not None:
+                self._forget(token)
+                raise ClaimRefused(f"revoked: {withdrawn}")
+            seen[3] = version
+        if remembered is None:
+            self._remember(token, seen)
         return principal
 
-    def _verify_first(self, token: str, now: Instant) -> Principal:
+    def _verify_first(self, token: str, now: Instant) -> list[Any]:
         payload, key = self._keys.open(token)
+        leeway = self._leeway
         claims = validate_access_claims(
             payload,
             issuer=self._issuer,
             audience=self._audience,
             now=now // MICROSECONDS,
-            leeway=self._leeway,
+            leeway=leeway,
             max_lifetime=self._max_lifetime,
         )
-        principal = Principal(
-            issuer=claims.issuer,
-            subject=claims.subject,
-            client_id=claims.client_id,
-            session_id=claims.session_id,
-            token_id=claims.token_id,
-            username=claims.username,
-            scopes=claims.scopes,
-            roles=claims.roles,
-            plan=claims.plan,
-            auth_epoch=claims.auth_epoch,
-            issued_at=claims.issued_at,
-            expires_at=claims.expires_at,
-            key_id=key.kid,
-        )
-        weight = _weight(token, principal)
-        self._cached_bytes += weight
-        if self._cached_bytes > MAX_CACHED_BYTES:
-            self._cache.clear()
-            self._cached_bytes = weight
-        self._cache[token] = principal
-        return principal
+        principal = Principal(*claims, key.kid)
+        since, until = (principal.issued_at - leeway) * MICROSECONDS, (principal.expires_at + leeway) * MICROSECONDS
+        # Not held against anything yet: no version is -1.
+        return [principal, since, until, -1]
+
+    def _remember(self, token: str, seen: list[Any]) -> None:
+        weight = _weight(token, seen[0])
+        self._young_bytes += weight
+        if self._young_bytes > self._generation_bytes:
+            # What was not asked for during a whole generation goes.
+            self._old, self._young, self._young_bytes = self._young, {}, weight
+        self._young[token] = seen
 
     def _forget(self, token: str) -> None:
-        principal = self._cache.pop(token, None)
-        if principal is not None:
-            self._cached_bytes -= _weight(token, principal)
+        seen = self._young.pop(token, None)
+        if seen is not None:
+            self._young_bytes -= _weight(token, seen[0])
 
 
 def _weight(token: str, principal: Principal) -> int:
     """About how many bytes an entry takes: the token, what was read from it, and Python's own around both."""
-    return 2 * len(token) + 1024 + 128 * (len(principal.scopes) + len(principal.roles))
+    return len(token) + 1400 + 128 * len(principal.roles)

@@ -1,8 +1,8 @@
 """The claims of an access token, validated as a whole (RFC 7519 section 4, RFC 9068 section 2.2 and 4)."""
 
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from authwright.jose.encoding import parse_json_object
 from authwright.jose.errors import ClaimRefused, TokenExpired
@@ -15,23 +15,21 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7
 _LATEST: Final = 2**53  # seconds; beyond what every JSON reader holds exactly
 
 
-@dataclass(frozen=True, slots=True)
-class AccessClaims:
+class AccessClaims(NamedTuple):
     """Validated claims. Times are whole seconds since 1970 UTC."""
 
     issuer: str
     subject: str
-    audience: str
     client_id: str
-    token_id: str
     session_id: str | None
-    issued_at: int
-    expires_at: int
+    token_id: str
+    username: str | None
     scopes: frozenset[str]
     roles: tuple[str, ...]
     plan: str | None
-    username: str | None
     auth_epoch: int
+    issued_at: int
+    expires_at: int
 
 
 def validate_access_claims(
@@ -62,57 +60,64 @@ def validate_access_claims(
         raise ClaimRefused("lifetime too long")
     if "cnf" in claims:
         raise ClaimRefused("bound to a key that was not proven")
-    roles = claims.get("roles", [])
-    if not isinstance(roles, list) or len(roles) > MAX_NAMES or not all(isinstance(role, str) for role in roles):
-        raise ClaimRefused("roles is not a list of strings")
-    epoch = claims.get("auth_epoch", 0)
+    get = claims.get
+    epoch = get("auth_epoch", 0)
     if type(epoch) is not int or not 0 <= epoch < _LATEST:
         raise ClaimRefused("auth_epoch is not a number")
+    subject, client_id, token_id = get("sub"), get("client_id"), get("jti")
+    if not type(subject) is type(client_id) is type(token_id) is str:
+        raise ClaimRefused("sub, client_id or jti is missing or not a text")
+    if not (0 < len(subject) < 256 and 0 < len(client_id) <= 2048 and 0 < len(token_id) < 256):
+        raise ClaimRefused("sub, client_id or jti is empty or too long")
+    if not (subject.isprintable() and client_id.isprintable() and token_id.isprintable()):
+        raise ClaimRefused("sub, client_id or jti is not printable")
+    session_id, username, plan, scope = get("sid"), get("preferred_username"), get("plan"), get("scope")
+    if (
+        (session_id is not None and type(session_id) is not str)
+        or (username is not None and type(username) is not str)
+        or (plan is not None and type(plan) is not str)
+        or (scope is not None and type(scope) is not str)
+    ):
+        raise ClaimRefused("sid, preferred_username, plan or scope is not a text")
     return AccessClaims(
-        issuer=issuer,
-        subject=_text(claims, "sub"),
-        audience=audience,
-        client_id=_text(claims, "client_id", longest=2048),
-        token_id=_text(claims, "jti"),
-        session_id=_optional_text(claims, "sid"),
-        issued_at=issued_at,
-        expires_at=expires_at,
-        scopes=_scopes(claims),
-        roles=tuple(roles),
-        plan=_optional_text(claims, "plan"),
-        username=_optional_text(claims, "preferred_username"),
-        auth_epoch=epoch,
+        issuer,
+        subject,
+        client_id,
+        session_id,
+        token_id,
+        username,
+        _scopes(scope or ""),
+        _roles(get("roles", [])),
+        plan,
+        epoch,
+        issued_at,
+        expires_at,
     )
 
 
 def _time(claims: dict[str, Any], name: str) -> int:
     value = claims.get(name)
-    # bool is an int to Python and not a time to anybody.
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < _LATEST:
+    # By type: bool is an int to Python and not a time to anybody.
+    if (type(value) is not int and type(value) is not float) or not 0 <= value < _LATEST:
         raise ClaimRefused(f"{name} is missing or not a time")
     return int(value)
 
 
-def _text(claims: dict[str, Any], name: str, *, longest: int = 255) -> str:
-    value = claims.get(name)
-    if type(value) is not str or not 0 < len(value) <= longest or not value.isprintable():
-        raise ClaimRefused(f"{name} is missing or not a text")
-    return value
+def _roles(roles: Any) -> tuple[str, ...]:
+    if type(roles) is not list or len(roles) > MAX_NAMES:
+        raise ClaimRefused("roles is not a list of strings")
+    for role in roles:
+        if type(role) is not str:
+            raise ClaimRefused("roles is not a list of strings")
+    return tuple(roles)
 
 
-def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+@lru_cache(maxsize=1024)
+def _scopes(text: str) -> frozenset[str]:
     # RFC 6749 section 3.3: separated by one space, and by nothing else that Python would split at.
-    text = _optional_text(claims, "scope") or ""
     if text and _SCOPE.fullmatch(text) is None:
         raise ClaimRefused("scope is malformed")
     scopes = frozenset(text.split(" ") if text else ())
     if len(scopes) > MAX_NAMES:
         raise ClaimRefused("too many scopes")
     return scopes
-
-
-def _optional_text(claims: dict[str, Any], name: str) -> str | None:
-    value = claims.get(name)
-    if value is not None and type(value) is not str:
-        raise ClaimRefused(f"{name} is not a text")
-    return value

@@ -6,11 +6,10 @@ The header chooses among the keys the caller brought and nothing else. Headers t
 what the envelope means are refused, and the algorithm is the key's, which the header may only name.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from authwright.jose.encoding import b64url_decode, parse_json_object
+from authwright.jose.encoding import b64url_decode, b64url_decode_free, is_free_of_base64, parse_json_object
 from authwright.jose.errors import LimitExceeded, MalformedToken, SignatureRefused, UnknownKey
 from authwright.jose.keys import MAX_KID_LENGTH, VerifyingKey
 
@@ -18,7 +17,6 @@ MAX_TOKEN_BYTES: Final = 16 * 1024
 MAX_HEADER_BYTES: Final = 4 * 1024
 MAX_KNOWN_HEADERS: Final = 64
 
-_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 # They change what the envelope means, bring keys of their own, or belong to encryption, which is not spoken here.
 _REFUSED_PARAMETERS = frozenset({"crit", "b64", "cty", "jku", "jwk", "x5u", "x5c", "zip", "enc", "p2c", "p2s", "epk"})
 
@@ -64,17 +62,17 @@ class KeySet:
                 token = token.encode("ascii")
             except UnicodeEncodeError:
                 raise MalformedToken("token is not ASCII") from None
-        parts = _COMPACT.fullmatch(token)
-        if parts is None:
+        parts = token.split(b".")
+        if len(parts) != 3 or not all(parts) or not is_free_of_base64(token):
             raise MalformedToken("not three base64url parts")
-        header, payload, signature = parts.groups()
+        header, payload, signature = parts
         key = self._headers.get(header)
         known = key is not None
         if key is None:
             key = self._key_for(header)
-        signed = token[: parts.end(2)]
-        raw_payload = b64url_decode(payload)
-        key.verify(signed, b64url_decode(signature))
+        signed = token[: -len(signature) - 1]
+        raw_payload = b64url_decode_free(payload)
+        key.verify(signed, b64url_decode_free(signature))
         if not known and len(self._headers) < MAX_KNOWN_HEADERS:
             self._headers[header] = key
         return Envelope(raw_payload, key)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol, cast, get_args
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from joserfc.errors import JoseError as JoserfcError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -40,7 +40,8 @@ MAX_JWKS_BYTES: Final = 256 * 1024
 MAX_JWKS_KEYS: Final = 64
 MAX_KID_LENGTH: Final = 256
 
-_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_ZERO: Final = bytes(32)
+_P256_ORDER: Final = bytes.fromhex("FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551")
 # Ed25519's object identifier, in DER and in the base64 of DER.
 _ED25519_ENCODED = re.compile(rb"\x06\x03\x2b\x65\x70|BQYDK2Vw")
 # Points of small order (y coordinates, little endian, without the sign bit): anybody can sign under such a key.
@@ -312,10 +313,16 @@ def _der_of(signature: bytes) -> bytes:
     # ECDSA signatures in JOSE are r || s of the curve's size (RFC 7518 section 3.4); both must be in 1..n-1.
     if len(signature) != 64:
         raise SignatureRefused("signature has the wrong length")
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    if not (0 < r < _P256_ORDER and 0 < s < _P256_ORDER):
+    r, s = signature[:32], signature[32:]
+    if not (_ZERO < r < _P256_ORDER and _ZERO < s < _P256_ORDER):
         raise SignatureRefused("signature out of range")
-    return encode_dss_signature(r, s)
+    # An ASN.1 SEQUENCE of two INTEGERs, each in as few bytes as it needs and never negative (X.690 section 8.3).
+    r, s = r.lstrip(b"\0"), s.lstrip(b"\0")
+    if r[0] > 127:
+        r = b"\0" + r
+    if s[0] > 127:
+        s = b"\0" + s
+    return b"\x30%c\x02%c%b\x02%c%b" % (len(r) + len(s) + 4, len(r), r, len(s), s)
 
 
 def _require_strength(key: PublicMaterial, alg: Algorithm) -> None:
