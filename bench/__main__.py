@@ -1,389 +1,54 @@
-"""Run all measurements and print them as a table: `python -m bench [--write]`."""
+"""Measure, and print tables: `python -m bench [service] [guard] [logout] [--write]`; without a name, everything.
 
-import asyncio
-import io
-import json
-import os
-import platform
-import statistics
-import subprocess
+`--write` puts them into docs/performance.md; parts that were not measured stay as they are there.
+"""
+
+import importlib
+import re
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
 
-import argon2
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from bench.figures import Figure, machine, table
 
-from authwright import app
-from authwright.config import Settings
-from bench import stuffing
-from bench.postgres import USERS, import_seconds, with_database
-from bench.servers import Server, authwright, fastapi_users
-from bench.wire import Connection, Request, drive_connections, get, post, post_form
-from databases import own_postgres
+PAGE = Path(__file__).parents[1] / "docs/performance.md"
+PARTS = {"service": "The server", "guard": "The guard", "logout": "Logging out"}
+HEAD = """# Performance
 
-CONNECTIONS = 16
-ROUNDS = 5
-TRIED = 20
-CORES = len(os.sched_getaffinity(0))
-EMAIL, PASSWORD = "bench@example.com", "a long and unusual passphrase"
-
-
-class Figure(NamedTuple):
-    """One line of the table. *met*: whether the measured figure keeps its bound."""
-
-    what: str
-    measured: str
-    bound: str
-    met: bool
-
-
-def drive(server: Server, requests: list[Request], times: int) -> float:
-    """CPU microseconds of *server* for each request, *times* of them on each connection, one outstanding on each."""
-    before = server.cpu()
-    drive_connections(server.base, requests, times)
-    return (server.cpu() - before) / (len(requests) * times) * 1e6
-
-
-@contextmanager
-def connections(server: Server, count: int = CONNECTIONS) -> Iterator[list[Connection]]:
-    made = [Connection(server.base) for _ in range(count)]
-    try:
-        yield made
-    finally:
-        for each in made:
-            each.close()
-
-
-def expect(answer: tuple[int, dict[str, str]], status: int = 200) -> dict[str, str]:
-    if answer[0] != status:
-        raise RuntimeError(f"{answer[0]}: {answer[1]}")
-    return answer[1]
-
-
-def once(server: Server, method: str, path: str, *, body: object = None, form: object = None) -> dict[str, str]:
-    """One request over a connection of its own; it must succeed."""
-    with connections(server, 1) as (connection,):
-        return expect(connection.request(method, path, body=body, form=form))
-
-
-_CREATE = """
-import asyncio, sys
-from authwright.app import Server
-from authwright.config import load_settings
-from authwright.domain.event import COMMAND_LINE
-
-async def main():
-    server = Server(load_settings("serve"))
-    await server.open()
-    for number in range(int(sys.argv[1])):
-        made = await server.clients.create(name=f"bench {number}", origin=COMMAND_LINE, now=server.clock())
-        print(made.client_key)
-    await server.close()
-
-asyncio.run(main())
+Every figure is measured by `make bench ARGS=--write`, beside a peer or the bare limit in the same run, and stands here
+as it came out. `.venv/bin/python -m bench guard --write` measures one part again.
 """
 
 
-def client_keys(server: Server, count: int) -> list[str]:
-    """The keys of *count* new clients."""
-    environment = {**server.environment, "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-c", _CREATE, str(count)]
-    made = subprocess.run(command, cwd=server.folder, env=environment, capture_output=True, check=True, text=True)
-    return [line for line in made.stdout.splitlines() if line.startswith("awk_")]
+def part(name: str) -> tuple[str, list[Figure]]:
+    """The section *name* of the page, and its figures."""
+    said, figures = importlib.import_module(f"bench.{name}").section()
+    when = f"Measured on {datetime.now(UTC):%Y-%m-%d}, {machine()}, by `.venv/bin/python -m bench {name} --write`."
+    return f"## {PARTS[name]}\n\n{when} {said}\n\n{table(figures)}\n", figures
 
 
-def refreshing(tokens: list[str], number: int) -> Request:
-    """A request that presents the refresh token of the answer before."""
-
-    def request(answer: bytes | None) -> bytes:
-        if answer is not None:
-            tokens[number] = json.loads(answer)["refresh_token"]
-        return post("/refresh-token", {"refresh_token": tokens[number]})
-
-    return request
-
-
-def always(raw: bytes) -> Request:
-    """The same request every time."""
-    return lambda _answer: raw
-
-
-def bare_hashes(seconds: float) -> float:
-    """Argon2id hashes a second with our parameters on as many threads as there are cores."""
-    hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
-    stored = hasher.hash(PASSWORD)
-    until = time.perf_counter() + seconds
-
-    def work(_: int) -> int:
-        done = 0
-        while time.perf_counter() < until:
-            hasher.verify(stored, PASSWORD)
-            done += 1
-        return done
-
-    with ThreadPoolExecutor(CORES) as pool:
-        return sum(pool.map(work, range(CORES))) / seconds
-
-
-@contextmanager
-def storm(server: Server, path: str, seconds: float) -> Iterator[list[float]]:
-    """Sixteen clients that log in as fast as they can, each to an account of its own; at the end, logins a second."""
-    rates: list[float] = []
-    forms = ({"username": f"{number}{EMAIL}", "password": PASSWORD} for number in range(CONNECTIONS))
-    requests = [always(post_form(path, form)) for form in forms]
-
-    def log_in() -> None:
-        begun = time.perf_counter()
-        good = drive_connections(server.base, requests, until=begun + seconds, strict=False)
-        # The last answers come after that: they count, and so does the time they took.
-        rates.append(good / (time.perf_counter() - begun))
-
-    thread = threading.Thread(target=log_in)
-    thread.start()
-    yield rates
-    thread.join()
-
-
-class Probed(NamedTuple):
-    """Latencies of another caller in milliseconds, and the most memory seen in MiB."""
-
-    p99: float
-    memory: float
-
-
-def probed(server: Server, path: str, me: str, token: str, seconds: float) -> Probed:
-    """What a caller with a token meets while others log in."""
-    latencies, memory = [], 0.0
-    with storm(server, path, seconds), connections(server, 1) as (probe,):
-        until = time.perf_counter() + seconds
-        time.sleep(0.2)
-        while time.perf_counter() < until - 0.2:
-            begun = time.perf_counter()
-            expect(probe.request("GET", me, token=token))
-            latencies.append((time.perf_counter() - begun) * 1000)
-            memory = max(memory, server.memory())
-            time.sleep(0.005)
-    latencies.sort()
-    return Probed(latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))], memory)
-
-
-def measure() -> list[Figure]:
-    figures: list[Figure] = []
-    starts = []
-    for _ in range(ROUNDS):
-        with authwright() as server:
-            starts.append(server.started)
-            time.sleep(0.5)
-            idle = server.memory()
-    figures.append(_below("start to first answer", statistics.median(starts), 2, "s"))
-    figures.append(_below("resident memory of an idle worker, without the model", idle, 120, "MiB"))
-    with ExitStack() as stack:
-        ours, peer = stack.enter_context(authwright()), stack.enter_context(fastapi_users())
-        form = {"username": EMAIL, "password": PASSWORD}
-        logins = []
-        for server, register, login in ((ours, "/register", "/login"), (peer, "/auth/register", "/auth/jwt/login")):
-            for number in range(CONNECTIONS):
-                with connections(server, 1) as (connection,):
-                    account = {"email": f"{number}{EMAIL}", "password": PASSWORD}
-                    expect(connection.request("POST", register, body=account), 201)
-            with connections(server, 1) as (connection,):
-                expect(connection.request("POST", register, body={"email": EMAIL, "password": PASSWORD}), 201)
-            logins.append(once(server, "POST", login, form=form))
-        token, peer_token = (login["access_token"] for login in logins)
-
-        figures.append(_below("`POST /refresh-token`, CPU", calmest(lambda: refreshes(ours, form)), 150, "us"))
-
-        # A client for each connection and round: none comes to the hundred sessions at which others are ended.
-        keys = client_keys(ours, CONNECTIONS * (TRIED + 1))
-
-        def key_logins() -> float:
-            used, keys[:CONNECTIONS] = keys[:CONNECTIONS], []
-            return drive(ours, [always(post("/login", {"client_key": key})) for key in used], 90)
-
-        figures.append(_below("`POST /login` by client key, CPU", calmest(key_logins), 150, "us"))
-
-        # So many logins later the first session is not one of the hundred that live.
-        token = once(ours, "POST", "/login", form=form)["access_token"]
-        mine, theirs = [], []
-        for _ in range(ROUNDS):
-            mine.append(drive(ours, [always(get("/me", token))] * CONNECTIONS, 200))
-            theirs.append(drive(peer, [always(get("/users/me", peer_token))] * CONNECTIONS, 100))
-        ratio = statistics.median(theirs) / statistics.median(mine)
-        cost, beside_cost = statistics.median(mine), statistics.median(theirs)
-        text = f"{ratio:.1f} x less ({cost:.0f} us; fastapi-users {beside_cost:.0f} us)"
-        figures.append(Figure("`GET /me`, CPU beside fastapi-users", text, "at least 6 x less", ratio >= 6))
-
-        shares, rates = [], []
-        base = ours.memory()
-        for _ in range(ROUNDS):
-            before = bare_hashes(3)
-            with storm(ours, "/login", 5) as measured:
-                pass
-            rates += measured
-            shares.append(rates[-1] / ((before + bare_hashes(3)) / 2))
-        share, rate = statistics.median(shares), statistics.median(rates)
-        text = f"{share:.0%} ({rate:.0f} logins/s)"
-        figures.append(Figure("logins beside bare Argon2id calls", text, "at least 90 %", share >= 0.9))
-        token = once(ours, "POST", "/login", form=form)["access_token"]
-        storms = [probed(ours, "/login", "/me", token, 6) for _ in range(3)]
-        p99 = statistics.median(each.p99 for each in storms)
-        beside = probed(peer, "/auth/jwt/login", "/users/me", peer_token, 10)
-        text = f"{p99:.1f} ms (fastapi-users {beside.p99:.0f} ms)"
-        figures.append(Figure("p99 of `GET /me` while 16 clients log in", text, "under 5 ms", p99 < 5))
-        memory = max(each.memory for each in storms)
-        most = base + CORES * 19 + 8
-        text = f"{memory:.0f} MiB (before {base:.0f} MiB)"
-        bound = f"under {most:.0f} MiB: before + {CORES} threads x 19 MiB + 8 MiB of buffers"
-        figures.append(Figure("memory meanwhile", text, bound, memory < most))
-    figures += on_postgres()
-    figures.append(recorded())
-    figures += stuffed()
-    return figures
-
-
-def on_postgres() -> list[Figure]:
-    """PostgreSQL with its defaults, which wait for the disk."""
-    form = {"username": EMAIL, "password": PASSWORD}
-    with own_postgres(durable=True) as database:
-        with authwright(DATABASE_URL=database.url) as server:
-            with connections(server, 1) as (connection,):
-                expect(connection.request("POST", "/register", body={"email": EMAIL, "password": PASSWORD}), 201)
-            both = with_database(server, database)
-            cost = calmest(lambda: refreshes(both, form))
-    # A store belongs to one issuer, which is another one here.
-    with own_postgres(durable=True) as database:
-        taken = import_seconds(database)
-    what = "`POST /refresh-token` on PostgreSQL, CPU with the database's share"
-    return [
-        _below(what, cost, 150, "us"),
-        _below(f"`users import` of {USERS:,} users with hashes on PostgreSQL", taken, 60, "s"),
-    ]
-
-
-def refreshes(server: Server, form: object) -> float:
-    """CPU microseconds of a refresh, over one round of many."""
-    held = [once(server, "POST", "/login", form=form)["refresh_token"] for _ in range(CONNECTIONS)]
-    return drive(server, [refreshing(held, number) for number in range(CONNECTIONS)], 200)
-
-
-def calmest(round_: Callable[[], float]) -> float:
-    """The median of ROUNDS rounds: of TRIED, those in which the machine itself was fastest.
-
-    Others use the same processors. How fast they leave them to us is told by work of our own that is always the same.
-    """
-    round_()
-    rounds = []
-    for _ in range(TRIED):
-        before = same_work()
-        cost = round_()
-        rounds.append((max(before, same_work()), cost))
-    return statistics.median(cost for _, cost in sorted(rounds)[:ROUNDS])
-
-
-def same_work() -> float:
-    """CPU seconds of some work in plain Python."""
-    before = time.thread_time()
-    sum(len(str(number)) for number in range(100_000))
-    return time.thread_time() - before
-
-
-def bare_signature() -> float:
-    """CPU microseconds of one ES256 signature: how fast the machine was."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    costs = []
-    for _ in range(ROUNDS):
-        before = time.thread_time()
-        for _ in range(1000):
-            key.sign(b"x" * 200, ec.ECDSA(hashes.SHA256()))
-        costs.append((time.thread_time() - before) * 1000)
-    return statistics.median(costs)
-
-
-def recorded() -> Figure:
-    """What it costs a request to be recorded: counted in memory, and stored in its share of a batch."""
-
-    async def cost() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            server = app.Server(Settings.dev(database_url=f"sqlite:///{folder}/store.db"))
-            await server.open()
-            callers = [SimpleNamespace(subject=f"usr_{number:022}", plan="free") for number in range(200)]
-            times = 20_000
-            before = time.process_time()
-            for number in range(times):
-                scope = {"method": "GET", "authwright.caller": callers[number % len(callers)]}
-                server.observe(scope, "/me", 200, 400_000 + number)
-                if number % 1000 == 999:
-                    await server.usage.flush()
-            spent = time.process_time() - before
-            await server.close()
-            return spent / times * 1e6
-
-    with redirect_stdout(io.StringIO()):
-        measured = statistics.median(asyncio.run(cost()) for _ in range(ROUNDS))
-    return _below("recording a request (200 callers, 1,000 requests a second)", measured, 20, "us")
-
-
-def stuffed() -> list[Figure]:
-    """What a user meets while strangers try passwords, from one network and from five thousand."""
-    figures: list[Figure] = []
-    with authwright(FORWARDED_ALLOW_IPS="127.0.0.1") as server:
-        token = stuffing.prepare(server)
-        _, idle, token = stuffing.observe(server, token, 4)
-        for networks, name in ((1, "one network"), (5000, "5,000 networks")):
-            calm, token = stuffing.under_attack(server, token, networks=networks, seconds=8)
-            answered = ", ".join(f"{count} x {status}" for status, count in sorted(calm.statuses.items()))
-            text = f"{calm.login:.0f} ms ({answered} meanwhile)"
-            what = f"slowest login of a user while strangers from {name} try passwords"
-            figures.append(Figure(what, text, "under 1,000 ms", calm.login < 1000))
-            text = f"{calm.refresh:.2f} ms (idle {idle:.2f} ms)"
-            figures.append(
-                Figure(
-                    f"median `POST /refresh-token` meanwhile ({name})", text, "idle + 20 %", calm.refresh < idle * 1.2
-                )
-            )
-    return figures
-
-
-def _below(what: str, measured: float, bound: float, unit: str) -> Figure:
-    shown = f"{measured:.2f}" if measured < 10 else f"{measured:.0f}"
-    return Figure(what, f"{shown} {unit}", f"under {bound} {unit}", measured <= bound)
-
-
-def table(figures: list[Figure]) -> str:
-    rows = "\n".join(
-        f"| {each.what} | {each.measured} | {each.bound} | {'yes' if each.met else '**no**'} |" for each in figures
-    )
-    machine = f"{CORES} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return f"""# Figures
-
-Measured by `make bench ARGS=--write` on {machine}: medians of {ROUNDS} rounds.
-For the CPU of refreshes and logins by key {TRIED} rounds were tried, and those {ROUNDS} count in which the machine was
-least busy with others' work. CPU is that of all threads of the server process; peers ran on the same machine in the
-same run; the load came over {CONNECTIONS} connections from it, too. A bare ES256 signature, of which each of these
-tokens needs one, took {bare_signature():.0f} us of CPU.
-
-| what | measured | bound | met |
-|---|---|---|---|
-{rows}
-"""
+def written(sections: dict[str, str]) -> str:
+    """The page with *sections* in the place of those of the same title."""
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    kept = {
+        each.partition("\n")[0][3:]: each for each in re.findall(r"^## (?:.|\n)*?(?=^## |\Z)", before, re.MULTILINE)
+    }
+    every = [sections.get(name) or kept.get(title, "") for name, title in PARTS.items()]
+    return "\n".join([HEAD, *(each.rstrip() + "\n" for each in every if each)])
 
 
 def main() -> None:
-    figures = measure()
-    text = table(figures)
-    print(text)
+    names = [name for name in sys.argv[1:] if name != "--write"] or list(PARTS)
+    if unknown := set(names) - set(PARTS):
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    sections, met = {}, True
+    for name in names:
+        sections[name], figures = part(name)
+        print(sections[name], flush=True)
+        met = met and all(figure.met is not False for figure in figures)
     if "--write" in sys.argv:
-        (Path(__file__).parent / "RESULTS.md").write_text(text, encoding="utf-8")
-    sys.exit(not all(each.met for each in figures))
+        PAGE.write_text(written(sections), encoding="utf-8")
+    sys.exit(not met)
 
 
 main()

@@ -1,0 +1,381 @@
+"""What the guard adds: to a signature's check, to a token seen before, to an endpoint; and what revocations cost it."""
+
+import asyncio
+import gc
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Annotated, Any
+
+import jwt
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import Depends, FastAPI, HTTPException, Security
+from fastapi.security import OAuth2PasswordBearer
+from joserfc import jwk
+from joserfc import jwt as joserfc_jwt
+
+from authwright.domain.instant import Instant
+from authwright.domain.revocation import Revocations
+from authwright.guard import Verifier
+from authwright.guard.asgi import GuardMiddleware
+from authwright.guard.fastapi import Guard, Principal
+from authwright.jose.encoding import b64url_decode
+from authwright.jose.keys import PrivateKey
+from authwright.jose.sign import Signer
+from bench.figures import ROUNDS, TRIED, Figure, below, beside, same_work, shown
+from bench.servers import Server, authwright
+from bench.service import client_keys, once
+
+API = "https://api.example.com"
+ISSUER = "https://auth.example.com"
+FIRST = 400
+SEEN = 100_000
+CALLS = 2_000
+REVOKED = 100_000
+MOST = 512 * 1024 * 1024
+
+
+def minted(key: PrivateKey, count: int, now: int, issuer: str = ISSUER) -> list[str]:
+    """*count* tokens with all claims that the server puts into one."""
+    signer = Signer(key, typ="at+jwt")
+    claims = {
+        "iss": issuer,
+        "aud": API,
+        "exp": now + 3000,
+        "iat": now,
+        "client_id": "cli_first_party",
+        "scope": "account analytics predict",
+        "roles": ["user"],
+        "plan": "premium",
+        "auth_epoch": 3,
+    }
+    return [
+        signer.sign(
+            {
+                **claims,
+                "sub": f"usr_{number:022d}",
+                "jti": f"{number:022d}",
+                "sid": f"{number:022d}",
+                "preferred_username": f"user{number}",
+            }
+        )
+        for number in range(count)
+    ]
+
+
+def verifier(key: PrivateKey, **more: Any) -> Verifier:
+    options = {"revocations": Revocations(), "leeway": 5, "max_lifetime": 3600, **more}
+    return Verifier({key.kid: key.public}, issuer=ISSUER, audience=API, **options)
+
+
+def timed(work: Callable[[], None], times: int) -> float:
+    """CPU microseconds of *work*, each of *times*."""
+    before = time.thread_time()
+    work()
+    return (time.thread_time() - before) / times * 1e6
+
+
+def in_turns(works: dict[str, Callable[[], None]], times: int) -> dict[str, float]:
+    """Of each of *works* the median of its calmest rounds; they take turns, so that all meet the same machine."""
+    rounds = []
+    for _ in range(TRIED):
+        gc.collect()
+        before = same_work()
+        costs = {name: timed(work, times) for name, work in works.items()}
+        rounds.append((max(before, same_work()), costs))
+    rounds.sort(key=lambda each: each[0])
+    return {name: statistics.median(costs[name] for _, costs in rounds[:ROUNDS]) for name in works}
+
+
+def first_sight() -> list[Figure]:
+    """A token that was never seen: the bare check of its signature, and what strictness adds to it."""
+    now = int(time.time())
+    key = PrivateKey.generate("ES256")
+    tokens = minted(key, FIRST, now)
+    public: Any = key.public._key
+    signing = ec.ECDSA(hashes.SHA256())
+    signed = []
+    for token in tokens:
+        message, _, encoded = token.rpartition(".")
+        raw = b64url_decode(encoded.encode())
+        signed.append((_der(raw), message.encode()))
+
+    def bare() -> None:
+        for signature, message in signed:
+            public.verify(signature, message, signing)
+
+    def ours() -> None:
+        judge = verifier(key)
+        for token in tokens:
+            judge.verify(token, now=Instant(now * 1_000_000))
+
+    def pyjwt() -> None:
+        for token in tokens:
+            jwt.decode(token, public, algorithms=["ES256"], audience=API, issuer=ISSUER)
+
+    imported = jwk.import_key({**key.public.jwk()})
+    registry = joserfc_jwt.JWTClaimsRegistry(
+        iss={"essential": True, "value": ISSUER}, aud={"essential": True, "value": API}, exp={"essential": True}
+    )
+
+    def joserfc() -> None:
+        for token in tokens:
+            registry.validate(joserfc_jwt.decode(token, imported, algorithms=["ES256"]).claims)
+
+    costs = in_turns({"bare": bare, "ours": ours, "pyjwt": pyjwt, "joserfc": joserfc}, FIRST)
+    return [
+        beside("bare check of an ES256 signature by cryptography", costs["bare"], "us"),
+        below("first sight of a token: added to it by the guard", costs["ours"] - costs["bare"], 6, "us"),
+        beside("added by PyJWT", costs["pyjwt"] - costs["bare"], "us"),
+        beside("added by joserfc", costs["joserfc"] - costs["bare"], "us"),
+    ]
+
+
+def _der(raw: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+    return encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+
+
+def seen_before() -> list[Figure]:
+    """A token among 100,000 that were seen, in any order, each time as a new string, as a request brings it."""
+    now = Instant(int(time.time()) * 1_000_000)
+    key = PrivateKey.generate("ES256")
+    judge = verifier(key, cache_bytes=MOST)
+    some = minted(key, 500, now // 1_000_000)
+    # Other tokens need other signatures: their place is taken by what a verified one leaves behind.
+    for token in some:
+        judge.verify(token, now=now)
+    left = next(iter(judge._young.values()))
+    head = some[0].partition(".")[0]
+    chance = random.Random(1)
+    others = [f"{head}.{chance.randbytes(330).hex()[:440]}.{chance.randbytes(43).hex()}" for _ in range(SEEN)]
+    for other in others:
+        judge._remember(other, list(left))
+    picked = [others[chance.randrange(SEEN)] for _ in range(20_000)]
+    needed = frozenset({"predict"})
+
+    def look() -> None:
+        verify = judge.verify
+        for token in fresh:
+            if not needed <= verify(token, now=now).scopes:
+                raise RuntimeError("a scope is missing")
+
+    rounds = []
+    for _ in range(TRIED):
+        fresh = [bytes(token, "ascii").decode("ascii") for token in picked]
+        before = same_work()
+        cost = timed(look, len(picked))
+        rounds.append((max(before, same_work()), cost))
+    cost = statistics.median(each for _, each in sorted(rounds)[:ROUNDS])
+    return [below(f"seen before, {SEEN:,} tokens cached, with expiry, revocation and scope", cost, 0.8, "us")]
+
+
+Message = MutableMapping[str, Any]
+App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+async def endpoint(server: Server, token: str, key: str) -> list[Figure]:
+    """One endpoint of FastAPI without protection, and what each way to protect it adds."""
+    guard = Guard(issuer=server.base, audience=API, key=key)
+    signing = PrivateKey.generate("ES256")
+    (tutorial_token,) = minted(signing, 1, int(time.time()))
+
+    def app_with(route: Callable[[FastAPI], None]) -> FastAPI:
+        app = FastAPI()
+        route(app)
+        return app
+
+    def bare(app: FastAPI) -> None:
+        @app.get("/")
+        async def answer() -> dict[str, str]:
+            return {"answer": "yes"}
+
+    def dependency(app: FastAPI) -> None:
+        @app.get("/")
+        async def answer(caller: Annotated[Principal, Security(guard, scopes=["predict"])]) -> dict[str, str]:
+            return {"answer": "yes"}
+
+    scheme = OAuth2PasswordBearer(tokenUrl="token")
+
+    async def current_user(presented: Annotated[str, Depends(scheme)]) -> dict[str, Any]:
+        try:
+            public: Any = signing.public._key
+            return dict(jwt.decode(presented, public, algorithms=["ES256"], audience=API, issuer=ISSUER))
+        except jwt.InvalidTokenError:
+            raise HTTPException(401) from None
+
+    async def active_user(user: Annotated[dict[str, Any], Depends(current_user)]) -> dict[str, Any]:
+        return user
+
+    def tutorial(app: FastAPI) -> None:
+        @app.get("/")
+        async def answer(user: Annotated[dict[str, Any], Depends(active_user)]) -> dict[str, str]:
+            return {"answer": "yes"}
+
+    apps: dict[str, tuple[Any, str]] = {
+        "bare": (app_with(bare), token),
+        "middleware": (GuardMiddleware(app_with(bare), guard=guard), token),
+        "dependency": (app_with(dependency), token),
+        "tutorial": (app_with(tutorial), tutorial_token),
+    }
+    rounds = []
+    async with guard:
+        await guard.verify(token)
+        for _ in range(TRIED):
+            gc.collect()
+            before = same_work()
+            costs = {name: await _calls(app, presented) for name, (app, presented) in apps.items()}
+            rounds.append((max(before, same_work()), costs))
+    rounds.sort(key=lambda each: each[0])
+    median = {name: statistics.median(costs[name] for _, costs in rounds[:ROUNDS]) for name in apps}
+    return [
+        beside("an endpoint of FastAPI without protection", median["bare"], "us"),
+        below("added to it as middleware", median["middleware"] - median["bare"], 10, "us"),
+        below("added to it as a dependency", median["dependency"] - median["bare"], 16, "us"),
+        beside("added by the shape of FastAPI's tutorial, with PyJWT", median["tutorial"] - median["bare"], "us"),
+    ]
+
+
+async def _calls(app: App, token: str) -> float:
+    headers = [
+        (b"host", b"api.example.com"),
+        (b"user-agent", b"bench"),
+        (b"accept", b"*/*"),
+        (b"authorization", b"Bearer " + token.encode("ascii")),
+    ]
+    statuses = set()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        statuses.add(message.get("status", 200))
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    before = time.thread_time()
+    for _ in range(CALLS):
+        await app(dict(scope), receive, send)
+    spent = (time.thread_time() - before) / CALLS * 1e6
+    if statuses != {200}:
+        raise RuntimeError(f"answered {statuses}")
+    return spent
+
+
+# A guard in a process of its own, so that its memory is told apart.
+_FOLLOWER = """
+import asyncio, json, resource, sys, time
+from authwright.guard import Guard
+
+def resident():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+
+async def main(issuer, key, token):
+    empty = resident()
+    longest = 0.0
+    async def watch():
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - before - 0.001)
+    async with Guard(issuer=issuer, audience="https://api.example.com", key=key) as guard:
+        watching = asyncio.create_task(watch())
+        begun = time.perf_counter()
+        while True:
+            try:
+                await guard.verify(token)
+                break
+            except Exception as error:
+                if time.perf_counter() - begun > 20:
+                    raise
+        took = time.perf_counter() - begun
+        watching.cancel()
+        begun = time.thread_time()
+        for _ in range(100_000):
+            guard.recall(token)
+        seen = (time.thread_time() - begun) * 10
+        print(json.dumps([resident() - empty, guard.status.revocations, longest * 1000, took, seen]))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def followed(server: Server, token: str, key: str) -> tuple[float, int, float, float, float]:
+    """Of a new guard: MiB it grew by, revocations it knows, the longest its loop was held up (ms), seconds until it
+    was ready, and microseconds of a token seen before."""
+    command = [sys.executable, "-c", _FOLLOWER, server.base, key, token]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return tuple(told)
+
+
+def revoke_many(server: Server) -> None:
+    """Write REVOKED entries into the server's ledger, as if that many had logged out within the hour."""
+    import sqlite3
+
+    (file,) = server.folder.rglob("authwright.db")
+    now = time.time_ns() // 1000
+    connection = sqlite3.connect(file, timeout=30)
+    with connection:
+        (head,) = connection.execute("SELECT max(number) FROM revocations").fetchone()
+        connection.executemany(
+            "INSERT INTO revocations (number, kind, target, epoch, reason, at, until) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                ((head or 0) + 1 + number, "session", f"{number:022d}", 0, "logout", now, now + 3_600_000_000 + number)
+                for number in range(REVOKED)
+            ),
+        )
+    connection.close()
+
+
+def section() -> tuple[str, list[Figure]]:
+    """What is said above the table, and the table."""
+    figures = first_sight() + seen_before()
+    with authwright(AUTHWRIGHT_AUDIENCES=API, AUTHWRIGHT_ACCESS_TOKEN_SECONDS="3600") as server:
+        account = {"username": "bench", "password": "a long and unusual passphrase"}
+        once(server, "POST", "/register", body=account)
+        token = once(server, "POST", "/login", body={**account, "resource": API})["access_token"]
+        (key,) = client_keys(server, 1, scope="revocations")
+        figures += asyncio.run(endpoint(server, token, key))
+        few = followed(server, token, key)
+        revoke_many(server)
+        time.sleep(3)
+        many = followed(server, token, key)
+        if many[1] < REVOKED:
+            raise RuntimeError(f"the guard knows {many[1]} revocations")
+        figures += [
+            below(f"memory of {REVOKED:,} live revocations in a guard", many[0] - few[0], 25, "MiB"),
+            below("longest pause of its event loop while it takes them in", many[2], 50, "ms"),
+            Figure("until it is ready", shown(many[3] * 1000, "ms"), "under 2,000 ms", many[3] < 2),
+            Figure(
+                "a token seen before, by then",
+                shown(many[4], "us"),
+                f"as without ({shown(few[4], 'us')}) + 20 %",
+                many[4] <= few[4] * 1.2 + 0.05,
+            ),
+        ]
+    said = (
+        f"Microseconds of CPU of the calling thread, medians of those {ROUNDS} of {TRIED} rounds in which the machine "
+        "was least busy with others' work; what is compared took turns."
+    )
+    return said, figures
