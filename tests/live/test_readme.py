@@ -1,5 +1,6 @@
 """What the pages show is run as they show it, against a server that was started as they say."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import environment, serving
+from processes import environment, run, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,8 +68,48 @@ def test_the_python_of_a_page_runs_block_after_block(page: str, tmp_path: Path) 
         assert done.stdout.endswith("refused\n")
 
 
+_ASKED = """
+from starlette.testclient import TestClient
+with TestClient({app}) as http:
+    assert http.get("{path}").status_code == 401
+    print(http.get("{path}", headers={{"Authorization": "Bearer {token}"}}).text)
+"""
+
+
+@pytest.mark.parametrize(
+    ("page", "app", "path", "shown"),
+    [
+        ("README.md", "api", "/who", '"bholay"'),
+        ("docs/howto/protect-an-api.md", "app", "/predict", '{"for":"bholay","plan":"premium"}'),
+    ],
+)
+def test_the_protected_apis_of_the_pages_work(page: str, app: str, path: str, shown: str, tmp_path: Path) -> None:
+    audience = "https://api.example.com"
+    with serving(tmp_path, "dev", AUTHWRIGHT_AUDIENCES=audience) as server, server.http() as http:
+        made = run(tmp_path, "clients", "create", "guard", "--scope", "revocations", "--json", AUTHWRIGHT_MODE="dev")
+        http.post("/register", json={"username": "bholay", "password": "test123", "plan": "premium"})
+        wanted = {} if page == "README.md" else {"resource": audience}
+        login = http.post("/login", data={"username": "bholay", "password": "test123", **wanted})
+        script = blocks(page, "python")[0]
+        for issuer in ("http://127.0.0.1:8000", "https://auth.example.com"):
+            script = script.replace(issuer, server.base)
+        script += _ASKED.format(app=app, path=path, token=login.json()["access_token"])
+        key = json.loads(made.stdout)["client_key"]
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=environment(AUTHWRIGHT_GUARD_KEY=key),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == shown
+
+
 def test_the_app_of_the_readme_works(tmp_path: Path) -> None:
-    (script,) = blocks("README.md", "python")
+    _, script = blocks("README.md", "python")
     script += """
 from starlette.testclient import TestClient
 with TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 1)) as http:
