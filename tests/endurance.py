@@ -1,9 +1,10 @@
-"""`kill -9` under load, of the server and of its database, again and again: `make endurance`.
+"""`kill -9` under load, keys that rotate under guards, refreshes that race: `make endurance`.
 
 Clients note what they were told, once the whole answer was there; after every kill a checker holds the server to it.
 """
 
 import argparse
+import asyncio
 import os
 import random
 import signal
@@ -21,7 +22,8 @@ from typing import Any
 import httpx2
 
 from databases import MongoServer, PostgresServer, own_mongo, own_postgres
-from processes import Running, free_port, run, start, wait_until_ready
+from processes import Running, free_port, production_environment, run, serving, start, wait_until_ready
+from under_load import race_refreshes, rotate_under_load
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 KINDS = ("sqlite", "postgresql", "mongodb")
@@ -194,14 +196,44 @@ def endure(kind: str, folder: Path, *, kills: int, seed: int, tell: Callable[[st
     }
 
 
+def rotations() -> dict[str, int]:
+    """Twenty key rotations while three guards verify a million tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        counted = asyncio.run(rotate_under_load(Path(folder), 1_000_000))
+    assert counted["failed"] == counted["unknown"] == 0, counted
+    return counted
+
+
+def races() -> dict[str, int]:
+    """A thousand rounds of a hundred refreshes of one token at once, over two processes."""
+    port = free_port()
+    env = production_environment(port, AUTHWRIGHT_MODE="serve", AUTHWRIGHT_LOG_LEVEL="warning")
+    form = {"username": "ada", "password": "a long and unusual passphrase"}
+    with tempfile.TemporaryDirectory() as folder:
+        with serving(Path(folder), "serve", "--workers", "2", port=port, **env) as server, server.http() as http:
+            assert http.post("/register", json=form).status_code == 201
+            login = http.post("/login", data=form).json()
+            return asyncio.run(race_refreshes(port, login, rounds=1000, at_once=100))
+
+
+STORIES = {"kills": None, "rotations": rotations, "races": races}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="for each kind of database")
     parser.add_argument("--database", choices=KINDS, action="append", help="only this one (may be repeated)")
+    parser.add_argument("--story", choices=STORIES, action="append", help="only this one (may be repeated)")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000) * 1000)
     parser.add_argument("--write", action="store_true", help=f"write the figures to {PAGE.name}")
     given = parser.parse_args()
     os.environ.pop("DATABASE_URL", None)
+    wanted = given.story or list(STORIES)
+    for name, story in STORIES.items():
+        if story is not None and name in wanted:
+            print(name, story(), flush=True)
+    if "kills" not in wanted:
+        return
     print(f"seed {given.seed}")
     rows = []
     for kind in given.database or KINDS:

@@ -1,5 +1,6 @@
 """Several workers on one machine: a logout is refused by each of them from the response on."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import httpx2
 import pytest
 
 from processes import Running, assert_logouts_are_refused_everywhere, free_port, production_environment, run, serving
+from under_load import race_refreshes
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 
@@ -159,3 +161,11 @@ def test_metrics_and_reports_add_up_over_workers_and_a_crash(workers: Running) -
         report = http.get("/analytics/full", headers=bearer).json()
         assert report["calls"]["by_route"]["/predict"] == 40
         assert report["predictions"]["total"] == 40
+
+
+def test_r56_a_hundred_refreshes_of_one_token_over_two_processes_have_one_successor(workers: Running) -> None:
+    with workers.http() as http:
+        login = http.post("/login", data=FORM).json()
+    port = int(workers.base.rpartition(":")[2])
+    counted = asyncio.run(race_refreshes(port, login, rounds=15, at_once=100))
+    assert counted["refreshes"] == 1500
