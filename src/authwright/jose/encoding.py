@@ -18,7 +18,8 @@ MAX_INTEGER_DIGITS = 20
 # The last character of a group that is not full carries unused bits; a canonical encoder leaves them zero.
 _CANONICAL_LAST = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 _PADDING = (b"", b"", b"==", b"=")
-_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+# What base64 has and base64url has not becomes what neither has.
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 # Possessive, and good for a string without an end, too: it never looks at a character twice.
 _BRACKETS_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
@@ -34,18 +35,6 @@ def b64url_decode(text: bytes) -> bytes:
 
     Raises MalformedToken for padding, white space, `+`, `/`, an impossible length or unused bits that are not zero.
     """
-    if not is_free_of_base64(text):
-        raise MalformedToken("not base64url")
-    return b64url_decode_free(text)
-
-
-def is_free_of_base64(text: bytes) -> bool:
-    """Whether *text* has none of the characters that base64 has and base64url does not."""
-    return b"=" not in text and b"+" not in text and b"/" not in text
-
-
-def b64url_decode_free(text: bytes) -> bytes:
-    """As `b64url_decode`, for a *text* that `is_free_of_base64`."""
     rest = len(text) % 4
     if rest and (rest == 1 or text[-1] not in _CANONICAL_LAST[rest]):
         raise MalformedToken("base64url is not canonical")
@@ -82,24 +71,10 @@ def _constant(name: str) -> NoReturn:
 _decoder = json.JSONDecoder(
     object_pairs_hook=_unique_members, parse_int=_integer, parse_float=_number, parse_constant=_constant
 )
-# The scanner alone, which does not look for white space around a value, and of equal members takes the last.
-_scan = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant).scan_once  # type: ignore[attr-defined]
-
-
-def _scan_flat(text: str) -> Any:
-    """The object that *text* is, if it is one without white space, without an object in it and with every member
-    once; None if that is not so or cannot be told from here: then it has to be read the long way.
-    """
-    if text.count("{") != 1 or " :" in text or "\n" in text or "\t" in text or "\r" in text:
-        return None
-    try:
-        value, end = _scan(text, 0)
-    except (StopIteration, ValueError, RecursionError):
-        return None
-    # Every member has a quote and a colon of its own, side by side; a string may hold such a pair, too.
-    if end != len(text) or type(value) is not dict or text.count('":') != len(value):
-        return None
-    return value
+# The scanner alone, which does not look for white space around a value, and gives an object as a list of its members.
+_scan = json.JSONDecoder(
+    object_pairs_hook=list, parse_int=_integer, parse_float=_number, parse_constant=_constant
+).scan_once  # type: ignore[attr-defined]
 
 
 def parse_json(data: bytes) -> Any:
@@ -112,14 +87,24 @@ def parse_json(data: bytes) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedToken("JSON is not UTF-8") from None
+    # What a token holds: one object, no other in it, no escapes, nothing around it. Anything else is read the long way.
+    if text[:1] == "{" and text.count("{") == 1 and text.count("[") < MAX_JSON_DEPTH and "\\" not in text:
+        try:
+            members, end = _scan(text, 0)
+        except (StopIteration, ValueError):
+            end = -1
+        if end == len(text):
+            return _unique_members(members)
+    return _parse_any(text)
+
+
+def _parse_any(text: str) -> Any:
     if text.count("{") + text.count("[") > MAX_JSON_DEPTH and _depth(text) > MAX_JSON_DEPTH:
         raise LimitExceeded("JSON nested too deeply")
-    value = _scan_flat(text)
-    if value is None:
-        try:
-            value = _decoder.decode(text)
-        except (ValueError, RecursionError):
-            raise MalformedToken("not JSON") from None
+    try:
+        value = _decoder.decode(text)
+    except (ValueError, RecursionError):
+        raise MalformedToken("not JSON") from None
     if "\\u" in text and not _is_unicode(value):
         raise MalformedToken("JSON string with a lone surrogate")
     return value

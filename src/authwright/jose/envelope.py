@@ -9,7 +9,7 @@ what the envelope means are refused, and the algorithm is the key's, which the h
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from authwright.jose.encoding import b64url_decode, b64url_decode_free, is_free_of_base64, parse_json_object
+from authwright.jose.encoding import b64url_decode, parse_json_object
 from authwright.jose.errors import LimitExceeded, MalformedToken, SignatureRefused, UnknownKey
 from authwright.jose.keys import MAX_KID_LENGTH, VerifyingKey
 
@@ -63,7 +63,7 @@ class KeySet:
             except UnicodeEncodeError:
                 raise MalformedToken("token is not ASCII") from None
         parts = token.split(b".")
-        if len(parts) != 3 or not all(parts) or not is_free_of_base64(token):
+        if len(parts) != 3 or not all(parts):
             raise MalformedToken("not three base64url parts")
         header, payload, signature = parts
         key = self._headers.get(header)
@@ -71,8 +71,8 @@ class KeySet:
         if key is None:
             key = self._key_for(header)
         signed = token[: -len(signature) - 1]
-        raw_payload = b64url_decode_free(payload)
-        key.verify(signed, b64url_decode_free(signature))
+        raw_payload = b64url_decode(payload)
+        key.verify(signed, b64url_decode(signature))
         if not known and len(self._headers) < MAX_KNOWN_HEADERS:
             self._headers[header] = key
         return Envelope(raw_payload, key)
