@@ -118,6 +118,18 @@ def assert_logouts_are_refused_everywhere(server: Running, form: dict[str, str],
         each.close()
 
 
+def wait_for(url: str, seconds: float = 20) -> None:
+    """Return when something answers at *url*."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            httpx2.get(url)
+            return
+        except httpx2.TransportError:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.05)
+
+
 def wait_until_ready(running: Running, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     with httpx2.Client(base_url=running.base, timeout=2) as http:

@@ -13,7 +13,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from processes import Running, environment, free_port, production_environment, run, serving
+from processes import Running, environment, free_port, production_environment, run, serving, wait_for
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 MODELS = "https://models.example.com"
@@ -90,15 +90,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         with (folder / "models.log").open("w") as log:
             server = subprocess.Popen(command, env=configured, stdout=log, stderr=log)
             base = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 20
-            while True:
-                try:
-                    httpx2.get(f"{base}/health")
-                    break
-                except httpx2.TransportError:
-                    assert server.poll() is None, (folder / "models.log").read_text()
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
+            wait_for(f"{base}/health")
             try:
                 yield Setup(auth, base, json.loads(other.stdout)["client_key"])
             finally:

@@ -32,7 +32,8 @@ _ALIVE: Final = frozenset({"/health", "/livez"})
 _CORS: Final = frozenset({"/token"})
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"POST"),
-    (b"access-control-allow-headers", b"authorization, content-type"),
+    # Swagger UI sends the last one along.
+    (b"access-control-allow-headers", b"authorization, content-type, x-requested-with"),
     (b"access-control-max-age", b"600"),
 )
 
