@@ -7,13 +7,18 @@ import pytest
 
 from authwright.domain.instant import Instant, after
 from authwright.domain.revocation import FOREVER, Revocation
-from authwright.services.feed import MOST_AT_ONCE, Cursor, CursorAhead, Feed, News, read_cursor
+from authwright.services.feed import MOST_AT_ONCE, Cursor, CursorAhead, Feed, News, _mark, read_cursor
 from records import NOW
 
 
 def entry(number: int, **more: Any) -> Revocation:
     given = {"kind": "session", "target": f"s{number}", "epoch": 0, "reason": "logout", "at": NOW, **more}
     return Revocation(**{"until": after(NOW, 100), "number": number, **given})
+
+
+def at(number: int, **more: Any) -> Cursor:
+    """The cursor of a follower that has all up to `entry(number)`."""
+    return Cursor("abc", number, _mark(entry(number, **more)))
 
 
 class Time:
@@ -36,32 +41,32 @@ def numbers(news: News | None) -> list[int]:
 
 
 def test_who_knows_nothing_gets_a_snapshot(feed: Feed) -> None:
-    for cursor in (None, Cursor("xyz", 9), Cursor("abc", 6)):
+    for cursor in (None, Cursor("xyz", 9, "0"), at(6)):
         news = feed.after(cursor)
         assert news
-        assert (news.snapshot, str(news.cursor), numbers(news)) == (True, "abc.7", [3, 7])
-    assert feed.after(Cursor("abc", 7)) is None
+        assert (news.snapshot, str(news.cursor), numbers(news)) == (True, str(at(7)), [3, 7])
+    assert feed.after(at(7)) is None
 
 
 def test_who_has_seen_more_elsewhere_is_not_set_back(feed: Feed) -> None:
-    assert feed.is_behind(Cursor("abc", 8))
+    assert feed.is_behind(at(8))
     with pytest.raises(CursorAhead):
-        feed.after(Cursor("abc", 8))
+        feed.after(at(8))
     feed.apply([entry(8)])
-    assert feed.after(Cursor("abc", 8)) is None
+    assert feed.after(at(8)) is None
 
 
 def test_who_has_the_snapshot_gets_what_follows(feed: Feed) -> None:
     feed.apply([entry(8), entry(9)])
-    news = feed.after(Cursor("abc", 7))
+    news = feed.after(at(7))
     assert news
-    assert (news.snapshot, str(news.cursor), numbers(news)) == (False, "abc.9", [8, 9])
-    assert numbers(feed.after(Cursor("abc", 8))) == [9]
+    assert (news.snapshot, str(news.cursor), numbers(news)) == (False, str(at(9)), [8, 9])
+    assert numbers(feed.after(at(8))) == [9]
 
 
 def test_much_comes_in_parts(feed: Feed) -> None:
     feed.apply([entry(number) for number in range(8, 8 + MOST_AT_ONCE + 5)])
-    for cursor in (Cursor("abc", 7), None):
+    for cursor in (at(7), None):
         news = feed.after(cursor)
         assert news
         read = [(json.loads(piece), more) for piece, more in news.pieces()]
@@ -88,17 +93,17 @@ def test_who_missed_what_was_forgotten_gets_a_snapshot(feed: Feed) -> None:
     feed.apply([entry(8, until=after(NOW, 10)), entry(9), entry(10)])
     feed.forget(after(NOW, 50))
     # The oldest entries still matter, so nothing before them is let go of.
-    assert numbers(feed.after(Cursor("abc", 7))) == [8, 9, 10]
+    assert numbers(feed.after(at(7))) == [8, 9, 10]
     feed.forget(after(NOW, 100))
-    news = feed.after(Cursor("abc", 7))
+    news = feed.after(at(7))
     assert news
     assert (news.snapshot, numbers(news)) == (True, [10])
-    assert feed.after(Cursor("abc", 10)) is None
+    assert feed.after(at(10)) is None
 
 
 def test_another_store_is_another_feed(feed: Feed) -> None:
     feed.start("def", [])
-    news = feed.after(Cursor("abc", 7))
+    news = feed.after(at(7))
     assert news
     assert (news.snapshot, news.entries, news.cursor.epoch) == (True, (), "def")
 
@@ -110,7 +115,7 @@ def test_an_entry_tells_what_a_guard_needs_and_rounds_its_time_up(feed: Feed) ->
             entry(9, kind="key", target="k", until=FOREVER),
         ]
     )
-    news = feed.after(Cursor("abc", 7))
+    news = feed.after(at(7))
     assert news
     assert json.loads(news.encoded())["entries"] == [
         {"number": 8, "kind": "subject", "target": "usr_1", "epoch": 4, "until": 2},
@@ -118,13 +123,28 @@ def test_an_entry_tells_what_a_guard_needs_and_rounds_its_time_up(feed: Feed) ->
     ]
 
 
-@pytest.mark.parametrize("text", ["", "7", "abc.", "abc.-1", "abc.x", ".7", "a b.7", "abc." + "9" * 19, "abc.\u0661"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "7",
+        "abc.",
+        "abc.7",
+        "abc.-1.a",
+        "abc.x.a",
+        ".7.a",
+        "a b.7.a",
+        f"abc.{'9' * 19}.a",
+        "abc.\u0661.a",
+        "abc.7.x",
+    ],
+)
 def test_what_is_no_cursor_is_none(text: str) -> None:
     assert read_cursor(text) is None
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
-    assert read_cursor(str(Cursor("abc", 12))) == Cursor("abc", 12)
+    assert read_cursor(str(at(12))) == at(12)
 
 
 async def test_whoever_waits_is_woken_by_the_next_entry(feed: Feed) -> None:
@@ -142,6 +162,35 @@ def test_its_age_is_that_of_the_last_look_into_the_ledger() -> None:
     time = Time()
     feed = Feed(time)
     assert feed.age is None
-    feed.read()
+    # As it began: what was written while it was read may be missing.
+    begun = feed.now
+    time.now += 2
+    feed.read(begun)
     time.now += 3
-    assert feed.age == 3
+    assert feed.age == 5
+
+
+def test_who_saw_entries_that_a_store_lost_gets_a_snapshot_when_their_numbers_are_given_again(feed: Feed) -> None:
+    feed.apply([entry(8, target="lost")])
+    lost = feed.cursor
+    feed.start("abc", [entry(3), entry(7)])
+    assert feed.is_behind(lost)
+    feed.apply([entry(8, target="another"), entry(9)])
+    news = feed.after(lost)
+    assert news
+    assert (news.snapshot, numbers(news)) == (True, [3, 7, 8, 9])
+    assert numbers(feed.after(at(8, target="another"))) == [9]
+
+
+def test_what_matters_for_ever_does_not_hold_up_the_forgetting(feed: Feed) -> None:
+    feed.apply([entry(8, kind="key", target="k", until=FOREVER)])
+    feed.apply([entry(number, until=after(NOW, number)) for number in range(9, 60)])
+    assert feed.forgotten == 0
+    feed.forget(after(NOW, 200))
+    assert feed.forgotten == after(NOW, 200) // 1_000_000
+    assert len(feed._entries) == 1
+    assert numbers(feed.after(None)) == [8, 59]
+    assert numbers(feed.after(at(57))) == [8, 59]
+    assert numbers(feed.after(at(58))) == [59]
+    feed.apply([entry(60)])
+    assert numbers(feed.after(at(59, until=after(NOW, 59)))) == [60]

@@ -1,28 +1,31 @@
 """Follow the feed: a snapshot, then what is added, and at every moment the knowledge of how old that knowledge is.
 
-How old is told without comparing clocks. The first event of a stream was sent after the stream was asked for; every
-heartbeat says how much later than that one it was sent. So a heartbeat that a proxy held back counts for the moment
-it was sent at, not for that it arrived at.
+How old is told without comparing clocks. The first heartbeat of a stream was sent after the stream was asked for;
+every other says how much later than that one it was sent. So a heartbeat that a proxy held back counts for the moment
+it was sent at, not for that it arrived at (docs/decisions/0019).
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from authwright.domain.instant import MICROSECONDS, Instant, after
+from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import FOREVER, KINDS, Revocation, Revocations
-from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses, IssuerSilent
+from authwright.guard.issuer import SILENT_SECONDS, Issuer, IssuerAway, IssuerRefuses, IssuerSilent
 
 HELD_BACK_SECONDS: Final = 2.5
 """Heartbeats that are older than this when they arrive are held back by somebody in between."""
+PROVEN: Final = 3
+"""Heartbeats in time after which a stream that was held back is trusted again."""
 ASK_SECONDS: Final = 60.0
-"""For how long a guard asks instead of following a stream that is held back."""
+"""For how long a stream that is held back is not tried again, at first."""
+MOST_ASK_SECONDS: Final = 900.0
 ASK_WAIT: Final = 2
 REFUSED_SECONDS: Final = 10.0
+FIRST_PAUSE: Final = 0.25
 MOST_PAUSE: Final = 4.0
-FORGET_SECONDS: Final = 60.0
 
 log = logging.getLogger("authwright.guard")
 
@@ -35,11 +38,19 @@ class Broken(Exception):
     """What the feed says does not fit what is known: begin again."""
 
 
+class Place(NamedTuple):
+    """How far the ledger is known: *number* entries of the store with this *epoch*; *text*: as the issuer writes it."""
+
+    epoch: str
+    number: int
+    text: str
+
+
 class Follower:
     """Keeps *revocations* in step with the feed of *issuer*.
 
-    *clock* is the wall clock, *time* one that never jumps (seconds). *on_progress* is called when `as_of` moved,
-    *on_keys* when keys were withdrawn or the issuer's store was restored.
+    *time* is a clock that never jumps (seconds). *on_progress* is called when `as_of` moved, *on_keys* when keys were
+    withdrawn or the issuer's store was restored.
     """
 
     def __init__(
@@ -47,151 +58,191 @@ class Follower:
         issuer: Issuer,
         revocations: Revocations,
         *,
-        clock: Callable[[], Instant],
         time: Callable[[], float],
         on_progress: Callable[[], None],
         on_keys: Callable[[], None],
     ) -> None:
         self._issuer = issuer
         self._revocations = revocations
-        self._clock = clock
         self._time = time
         self._on_progress = on_progress
         self._on_keys = on_keys
-        self._draft: Revocations | None = None
-        self._pending: list[Revocation] = []
-        self._ask_until = float("-inf")
-        self._begun, self._begun_wall = time(), clock()
-        self._forget_due = time() + FORGET_SECONDS
-        self._pause = 0.0
-        self.cursor: str | None = None
-        """Up to where the ledger is known: the store's epoch and a number."""
+        # What is held now, which no snapshot of the same store may fall behind; and from where to go on, if one can.
+        self._known: Place | None = None
+        self._from: Place | None = None
+        self._held_back = asyncio.Event()
+        self._ask_seconds = ASK_SECONDS
         self.as_of = float("-inf")
         """All that the ledger held at this time (of *time*) is known."""
         self.streaming = False
 
+    @property
+    def cursor(self) -> str | None:
+        return None if self._known is None else self._known.text
+
     async def run(self) -> None:
         """Follow until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._again_and_again(self._stream))
+            group.create_task(self._again_and_again(self._ask))
+
+    async def _again_and_again(self, once: Callable[[], Any]) -> None:
+        failures = 0
         while True:
+            pause = None
+            begun = self.as_of
             try:
-                if self._time() < self._ask_until:
-                    await self._ask()
-                    continue
-                await self._stream()
+                await once()
+                failures = 0
+                continue
+            except HeldBack as held:
+                pause, self._ask_seconds = self._ask_seconds, min(self._ask_seconds * 2, MOST_ASK_SECONDS)
+                log.warning("the stream of revocations is held back (%s); asking for them instead", held)
+                self._held_back.set()
             except IssuerRefuses as refused:
                 log.error(
                     "the issuer does not let this guard follow revocations (%s): it needs a client key with the scope "
                     "`revocations` (authwright clients create NAME --scope revocations)",
                     refused,
                 )
-                self._pause = REFUSED_SECONDS
-            except HeldBack as held:
-                log.warning("the stream of revocations is held back (%s); asking for them instead", held)
-                self._ask_until = self._time() + ASK_SECONDS
-                continue
+                pause = REFUSED_SECONDS
             except Broken as broken:
                 log.error("the feed of revocations makes no sense (%s); beginning again", broken)
-                self.cursor = None
-                self._pause = max(self._pause, 1.0)
+                self._from = None
             except IssuerAway as away:
                 log.warning("the feed of revocations is away: %s", away)
             except Exception:
                 # Whatever it is, revocations must go on being followed.
                 log.exception("following revocations failed")
-                self.cursor = None
+                self._from = None
             # Guards that lost the same server come back spread over time, the sooner the shorter it is away.
-            self._pause = min(max(self._pause * 2, 0.5), max(MOST_PAUSE, self._pause))
-            await asyncio.sleep(self._pause * random.random())  # noqa: S311 - spreads, guards nothing
+            failures = 0 if self.as_of > begun else failures + 1
+            usual = min(FIRST_PAUSE * 2**failures, MOST_PAUSE)
+            await asyncio.sleep((pause or usual) * random.random())  # noqa: S311 - spreads, guards nothing
 
     async def _stream(self) -> None:
-        asked = self._time()
+        asked, message = self._time(), _Message()
         first: int | None = None
         late_since: float | None = None
-        self._draft, self._pending = None, []
+        beats = 0
+        loop = asyncio.get_running_loop()
         try:
-            async with self._issuer.follow(self.cursor) as events:
+            async with asyncio.timeout(2 * SILENT_SECONDS) as limit, self._issuer.follow(self._sent()) as events:
                 async for name, content in events:
+                    # A server that says that it lives, but cannot read its ledger, is to be left for another.
+                    limit.reschedule(loop.time() + SILENT_SECONDS)
                     if name in ("snapshot", "entries"):
-                        self._apply(content)
-                        self._pause = 0.0
+                        self._take(message, content)
                     elif name == "heartbeat":
                         self._expect(content)
                         at, age = _number(content, "at_ms"), _number(content, "age_ms")
                         first = at if first is None else first
-                        self.streaming = True
-                        self._known_at(asked + (at - first - age) / 1000)
+                        self._known_at(asked + (at - first - age) / 1000, content)
                         if self._time() - self.as_of <= HELD_BACK_SECONDS:
-                            late_since = None
+                            late_since, beats, self.streaming = None, beats + 1, True
                         elif late_since is None:
                             # If this process itself was busy, those that wait behind this one are fresh.
                             late_since = self._time()
                         elif self._time() - late_since > HELD_BACK_SECONDS:
                             raise HeldBack(f"{self._time() - self.as_of:.1f} s old")
+                        if beats == PROVEN and self._held_back.is_set():
+                            self._held_back.clear()
+                            self._ask_seconds = ASK_SECONDS
         except IssuerSilent as silent:
             raise HeldBack(str(silent)) from None
+        except TimeoutError:
+            raise IssuerAway("it has not read its ledger for too long") from None
         finally:
             self.streaming = False
         raise IssuerAway("the stream ended")
 
     async def _ask(self) -> None:
+        """While the stream is held back, ask; also while it is tried again."""
+        await self._held_back.wait()
         asked = self._time()
-        self._draft, self._pending = None, []
-        content = await self._issuer.ask(self.cursor, wait=ASK_WAIT if self.cursor else 0)
-        self._apply(content)
+        content = await self._issuer.ask(self._sent(), wait=ASK_WAIT if self._from else 0)
+        self._take(_Message(), content)
         waited, age = _number(content, "waited_ms"), _number(content, "age_ms")
-        if age >= 0:
-            self._known_at(asked + (waited - age) / 1000)
-        self._pause = 0.0
+        if age < 0:
+            raise IssuerAway("it cannot read its ledger")
+        self._known_at(asked + (waited - age) / 1000, content)
 
-    def _known_at(self, moment: float) -> None:
+    def _sent(self) -> str | None:
+        return None if self._from is None else self._from.text
+
+    def _known_at(self, moment: float, content: dict[str, Any]) -> None:
         self.as_of = max(self.as_of, min(moment, self._time()))
-        if self._time() >= self._forget_due:
-            # A wall clock that jumped ahead must not make us forget what still matters.
-            self._revocations.forget(min(self._clock(), after(self._begun_wall, self._time() - self._begun)))
-            self._forget_due = self._time() + FORGET_SECONDS
+        # What the issuer has forgotten can meet no living token; clocks of this machine decide nothing.
+        self._revocations.forget(Instant(_number(content, "forgotten") * MICROSECONDS))
         self._on_progress()
 
     def _expect(self, content: dict[str, Any]) -> None:
-        if content.get("cursor") != self.cursor:
+        """A heartbeat speaks of what is known here, or of less, if it was under way for long. Raises Broken."""
+        place = _place(content)
+        if self._known is None or place.epoch != self._known.epoch or place.number > self._known.number:
             raise Broken("a heartbeat names another place")
 
-    def _apply(self, content: dict[str, Any]) -> None:
-        """Take in a message whole, or, if more of it is to come, keep it aside until all is here."""
-        cursor, entries = content.get("cursor"), content.get("entries")
-        if not isinstance(cursor, str) or not isinstance(entries, list):
+    def _take(self, message: "_Message", content: dict[str, Any]) -> None:
+        """Take in a message whole, or, if more of it is to come, keep it aside until all is here. Raises Broken."""
+        entries = content.get("entries")
+        if not isinstance(entries, list):
             raise Broken("no entries")
-        if content.get("snapshot") is True:
-            self._draft = self._draft or Revocations()
-            self._draft.start(map(_entry, entries))
-        else:
-            self._pending += map(_entry, entries)
+        place = _place(content)
+        message.entries += map(_entry, entries)
         if content.get("more") is True:
             return
+        taken, message.entries = message.entries, []
+        if content.get("snapshot") is True:
+            self._replace(taken, place)
+        else:
+            self._apply(taken, place)
+        self._known = self._from = place
+
+    def _apply(self, entries: list[Revocation], place: Place) -> None:
+        if self._known is None or place.epoch != self._known.epoch:
+            raise Broken("entries of another store")
+        # The other way of following may have brought some of them before.
+        new = [entry for entry in entries if entry.number > self._revocations.head]
         try:
-            if self._draft is not None:
-                self._replace(self._draft, cursor)
-            else:
-                self._revocations.apply(self._pending)
+            self._revocations.apply(new)
         except ValueError as error:
             raise Broken(str(error)) from None
-        finally:
-            pending, self._pending, self._draft = self._pending, [], None
-        self.cursor = cursor
-        if any(entry.kind == "key" for entry in pending):
+        if self._revocations.head != place.number and not (not new and place.number <= self._revocations.head):
+            raise Broken("entries and their cursor do not belong together")
+        if any(entry.kind == "key" for entry in new):
             self._on_keys()
 
-    def _replace(self, draft: Revocations, cursor: str) -> None:
-        epoch, _, number = cursor.rpartition(".")
-        known, _, before = (self.cursor or "").rpartition(".")
-        if not number.isascii() or not number.isdigit():
-            raise Broken("a cursor without a number")
-        if known == epoch and int(number) < int(before):
-            raise Broken("the issuer has lost what it said before")
-        draft.head = int(number)
+    def _replace(self, entries: list[Revocation], place: Place) -> None:
+        known = self._known
+        if known is not None and place.epoch == known.epoch and place.number < known.number:
+            # Nothing that is known is given up for it: the guard grows stale, and says so.
+            raise Broken("rollback: the issuer has lost what it said before")
+        draft = Revocations()
+        draft.start(entries)
+        if draft.head > place.number:
+            raise Broken("a snapshot and its cursor do not belong together")
+        draft.head = place.number
         self._revocations.take_over(draft)
-        if self.cursor is not None:
+        # How fresh this one is, its own heartbeats have to say.
+        self.as_of = float("-inf")
+        if known is not None:
             log.warning("all revocations were taken in anew")
             self._on_keys()
+
+
+class _Message:
+    """Entries of a message of which more is to come."""
+
+    def __init__(self) -> None:
+        self.entries: list[Revocation] = []
+
+
+def _place(content: dict[str, Any]) -> Place:
+    text = content.get("cursor")
+    parts = text.split(".") if isinstance(text, str) else []
+    if len(parts) != 3 or not parts[1].isascii() or not parts[1].isdigit():
+        raise Broken("a cursor that is none")
+    return Place(parts[0], int(parts[1]), str(text))
 
 
 def _entry(content: Any) -> Revocation:

@@ -5,11 +5,13 @@ store is another one by now, or forgot entries that the follower never saw.
 """
 
 import asyncio
+import hashlib
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import FOREVER, Revocation
@@ -20,21 +22,26 @@ MOST_AT_ONCE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a follower is: *number* entries of the store with the epoch *epoch*."""
+    """How far a follower is: *number* entries of the store with the epoch *epoch*. *mark* tells the last of them from
+    another one that got its number when a store lost its newest entries and went on.
+    """
 
     epoch: str
     number: int
+    mark: str
 
     def __str__(self) -> str:
-        return f"{self.epoch}.{self.number}"
+        return f"{self.epoch}.{self.number}.{self.mark}"
+
+
+_CURSOR: Final = re.compile(r"([0-9a-zA-Z]{1,64})\.([0-9]{1,18})\.([0-9a-f]{1,16})")
+_NO_ENTRY: Final = "0"
 
 
 def read_cursor(text: str) -> Cursor | None:
     """The cursor that *text* is, or None if it is none; then a snapshot is due."""
-    epoch, dot, number = text.rpartition(".")
-    if not dot or not epoch.isalnum() or not number.isascii() or not number.isdigit() or len(number) > 18:
-        return None
-    return Cursor(epoch, int(number))
+    match = _CURSOR.fullmatch(text)
+    return None if match is None else Cursor(match[1], int(match[2]), match[3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,13 @@ class CursorAhead(Exception):
     """A follower has seen more of this store than there is here."""
 
 
+class _Kept(NamedTuple):
+    number: int
+    until: Instant
+    mark: str
+    encoded: bytes
+
+
 class Feed:
     """The newest entries of the ledger, in order. Fed by `services.revoke`, read by any number of followers.
 
@@ -74,9 +88,12 @@ class Feed:
     def __init__(self, loop_time: Callable[[], float]) -> None:
         self._loop_time = loop_time
         self._epoch = ""
-        self._entries: deque[tuple[int, Instant, bytes]] = deque()
-        self._complete_after = 0
-        self._head = 0
+        self._entries: deque[_Kept] = deque()
+        # What matters for ever does not hold up the forgetting of what came after it.
+        self._lasting: list[bytes] = []
+        self._complete_after = (0, _NO_ENTRY)
+        self._head = (0, _NO_ENTRY)
+        self._forgotten = Instant(0)
         self._read_at: float | None = None
         self._snapshot: tuple[bytes, ...] | None = None
         self._moved = asyncio.Event()
@@ -88,7 +105,12 @@ class Feed:
 
     @property
     def cursor(self) -> Cursor:
-        return Cursor(self._epoch, self._head)
+        return Cursor(self._epoch, *self._head)
+
+    @property
+    def forgotten(self) -> int:
+        """Seconds since 1970: what mattered until then at most, nobody needs to remember."""
+        return self._forgotten // MICROSECONDS
 
     @property
     def age(self) -> float | None:
@@ -99,6 +121,8 @@ class Feed:
         """Begin anew with a snapshot of the store with this *epoch*."""
         self._epoch = epoch
         self._entries.clear()
+        self._lasting.clear()
+        self._head = (0, _NO_ENTRY)
         self._add(entries)
         # Of what came before the newest entry some was forgotten: nobody who missed it can go on from there.
         self._complete_after = self._head
@@ -111,20 +135,23 @@ class Feed:
         if self._head != before:
             self._wake()
 
-    def read(self) -> None:
-        """The ledger was read to its end just now."""
-        self._read_at = self._loop_time()
+    def read(self, begun: float) -> None:
+        """The ledger was read to its end, beginning at *begun* (of `now`)."""
+        self._read_at = begun
 
     def forget(self, now: Instant) -> None:
         """Let go of entries that no longer matter at *now*, from the oldest on; never the newest."""
-        while len(self._entries) > 1 and self._entries[0][1] <= now:
-            number, _, _ = self._entries.popleft()
+        self._forgotten = max(self._forgotten, now)
+        while len(self._entries) > 1 and (self._entries[0].until <= now or self._entries[0].until == FOREVER):
+            oldest = self._entries.popleft()
+            if oldest.until == FOREVER:
+                self._lasting.append(oldest.encoded)
             self._snapshot = None
-            self._complete_after = max(self._complete_after, number)
+            self._complete_after = max(self._complete_after, (oldest.number, oldest.mark))
 
     def is_behind(self, cursor: Cursor) -> bool:
         """Whether a follower of the same store has seen more, from another server."""
-        return cursor.epoch == self._epoch and cursor.number > self._head
+        return cursor.epoch == self._epoch and cursor.number > self._head[0]
 
     def after(self, cursor: Cursor | None) -> News | None:
         """What a follower that has reached *cursor* does not know yet; None if it knows all.
@@ -133,16 +160,24 @@ class Feed:
         """
         if cursor is not None and self.is_behind(cursor):
             raise CursorAhead
-        if cursor is None or cursor.epoch != self._epoch or cursor.number < self._complete_after:
+        if cursor is None or cursor.epoch != self._epoch or self._mark_of(cursor.number) != cursor.mark:
             if self._snapshot is None:
                 # Followers that come back all at once share it.
-                self._snapshot = tuple(entry for _, _, entry in self._entries)
+                self._snapshot = (*self._lasting, *(entry.encoded for entry in self._entries))
             return News(self.cursor, self._snapshot, True)
-        if cursor.number == self._head:
+        missing = self._head[0] - cursor.number
+        if not missing:
             return None
-        missing = self._head - cursor.number
-        newest = [self._entries[place] for place in range(len(self._entries) - missing, len(self._entries))]
-        return News(self.cursor, [entry for _, _, entry in newest], False)
+        newest = [self._entries[place].encoded for place in range(len(self._entries) - missing, len(self._entries))]
+        return News(self.cursor, newest, False)
+
+    def _mark_of(self, number: int) -> str | None:
+        """The mark of the entry *number*, if all that followed on it is here."""
+        if number == self._complete_after[0]:
+            return self._complete_after[1]
+        if number < self._complete_after[0]:
+            return None
+        return self._entries[number - self._head[0] - 1].mark
 
     async def moved(self, seconds: float) -> None:
         """Return when something was added, or after *seconds*."""
@@ -154,13 +189,19 @@ class Feed:
 
     def _add(self, entries: Iterable[Revocation]) -> None:
         for entry in entries:
-            self._entries.append((entry.number, entry.until, _encoded(entry)))
-            self._head = entry.number
+            mark = _mark(entry)
+            self._entries.append(_Kept(entry.number, entry.until, mark, _encoded(entry)))
+            self._head = (entry.number, mark)
         self._snapshot = None
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+def _mark(entry: Revocation) -> str:
+    told = f"{entry.number} {entry.kind} {entry.target} {entry.epoch} {entry.at}"
+    return hashlib.sha256(told.encode("utf-8")).hexdigest()[:8]
 
 
 def _encoded(entry: Revocation) -> bytes:

@@ -51,15 +51,18 @@ class Revoke:
         self.on_restore: Callable[[], Awaitable[None]] = _nothing
         """Called when a backup was restored under a running server, before anything of it is used."""
         self._reading = asyncio.Lock()
+        # Reads are numbered as they begin, which they do one after the other.
+        self._reads_begun = self._read_done = 0
 
     async def start(self, now: Instant) -> None:
         """Read what matters, and finish what a crash between two writes left out."""
         self._seen = self._counter.read()
         self._store_epoch = await self._store.facts.read("store_epoch")
+        begun = self.feed.now
         entries = await self._store.ledger.snapshot(now=now)
         self.revocations.start(entries)
         self.feed.start(self._store_epoch or "", entries)
-        self.feed.read()
+        self.feed.read(begun)
         for subject, epoch in await self._store.sessions.outdated():
             log.warning("ending_repaired", subject=subject)
             await self._end_outdated(subject, epoch, now)
@@ -77,11 +80,18 @@ class Revoke:
         if self.behind or (cursor is not None and self.feed.is_behind(cursor)):
             with contextlib.suppress(StoreUnavailable):
                 await self.catch_up()
+                if cursor is not None and self.feed.is_behind(cursor):
+                    log.error("rollback", detail="a guard has seen more of the ledger than the store holds now")
 
     async def catch_up(self) -> None:
         """Read the ledger to its end. Raises StoreUnavailable: then nothing may be accepted."""
+        asked = self._reads_begun
         async with self._reading:
-            counter = self._counter.read()
+            if self._read_done > asked:
+                # One that began after this was asked for has told all that there was.
+                return
+            self._reads_begun += 1
+            counter, begun = self._counter.read(), self.feed.now
             if await self._store.facts.read("store_epoch") != self._store_epoch:
                 await self._start_over()
             while True:
@@ -98,7 +108,8 @@ class Revoke:
                 if len(entries) < 1000:
                     break
             self._seen = counter
-            self.feed.read()
+            self.feed.read(begun)
+            self._read_done = self._reads_begun
 
     async def _start_over(self) -> None:
         # A backup was restored under us. Its keys come first: by them nothing older is good any more.

@@ -20,6 +20,8 @@ from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, Stream
 HEARTBEAT_SECONDS: Final = 1.0
 FRESH_SECONDS: Final = 2.0
 """A server whose last look into the ledger is older has nothing to say about it."""
+UNREADABLE_SECONDS: Final = 5.0
+"""After so long without its ledger a server lets its followers go, to another one if there is one."""
 MOST_WAIT: Final = 25
 EVENTS: Final = "text/event-stream"
 _NO_STORE: Final = (b"cache-control", b"no-store")
@@ -35,7 +37,7 @@ _JSON_HEADERS: Final = ((b"content-type", b"application/json"), _NO_STORE)
 class Following(Body):
     """From where, and how long to wait for news."""
 
-    cursor: str | None = Field(default=None, max_length=64, description="`cursor` of the answer before.")
+    cursor: str | None = Field(default=None, max_length=120, description="`cursor` of the answer before.")
     wait: int = Field(default=0, ge=0, le=MOST_WAIT, description="Seconds to wait if there is nothing new.")
 
 
@@ -56,6 +58,7 @@ class RevocationNews(Answer):
     entries: list[RevocationEntry]
     age_ms: int = Field(description="How long ago the server read its ledger to the end; -1: it cannot.")
     waited_ms: int = Field(description="How long the answer was held back for news.")
+    forgotten: int = Field(description="Seconds since 1970 UTC: the server has let go of what mattered until then.")
 
 
 def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, open_here: bool) -> None:
@@ -96,12 +99,13 @@ def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, o
         refusals=(Unauthenticated, InsufficientScope, TooManyAttempts),
         secured=True,
         example={
-            "cursor": "6f3a.12",
+            "cursor": "6f3a.12.9c41e0ab",
             "snapshot": False,
             "more": False,
             "entries": [_EXAMPLE],
             "age_ms": 40,
             "waited_ms": 310,
+            "forgotten": 1794990000,
         },
     )
 
@@ -115,13 +119,14 @@ async def _news(feed: Feed, cursor: Cursor | None, wait: int) -> bytes:
     if news is None and wait:
         await feed.moved(wait)
         news = feed.after(cursor)
-    head = {"age_ms": _age_ms(feed), "waited_ms": int((feed.now - begun) * 1000)}
+    head = {"age_ms": _age_ms(feed), "waited_ms": int((feed.now - begun) * 1000), "forgotten": feed.forgotten}
     news = news or News(feed.cursor, (), False)
     return json.dumps(head)[:-1].encode("ascii") + b"," + news.encoded()[1:]
 
 
 async def _events(feed: Feed, cursor: Cursor | None, still_good: Callable[[], bool]) -> AsyncIterator[bytes]:
-    while still_good():
+    readable = feed.now
+    while still_good() and feed.now < readable + UNREADABLE_SECONDS:
         while (news := feed.after(cursor)) is not None:
             cursor = news.cursor
             name = b"snapshot" if news.snapshot else b"entries"
@@ -131,10 +136,12 @@ async def _events(feed: Feed, cursor: Cursor | None, still_good: Callable[[], bo
                 yield b"event: %s\n%sdata: %s\n\n" % (name, place, piece)
         if feed.age is not None and feed.age <= FRESH_SECONDS:
             # By `at_ms` a follower knows how long this was under way, whatever stands in between.
-            beat: dict[str, Any] = {"cursor": str(cursor), "age_ms": _age_ms(feed), "at_ms": int(feed.now * 1000)}
+            readable = feed.now
+            beat: dict[str, Any] = {"cursor": str(cursor), "age_ms": _age_ms(feed), "at_ms": int(readable * 1000)}
+            beat["forgotten"] = feed.forgotten
             yield b"event: heartbeat\ndata: %s\n\n" % json.dumps(beat).encode("ascii")
         else:
-            # Nothing is said of the ledger; the connection is shown to be there.
+            # Nothing is said of the ledger; for a while the connection is kept.
             yield b": the ledger cannot be read\n\n"
         await feed.moved(HEARTBEAT_SECONDS)
 
