@@ -32,6 +32,7 @@ from authwright.domain.instant import Instant
 from authwright.domain.passwords import HashProfile, PasswordPolicy
 from authwright.domain.plan import Plans, read_plans
 from authwright.domain.revocation import Revocations
+from authwright.jose.claims import MAX_LEEWAY
 from authwright.services.analytics import Analytics
 from authwright.services.api_keys import ApiKeys
 from authwright.services.cleanup import Cleanup
@@ -122,7 +123,8 @@ class Server:
         self.metrics = Metrics()
         self.store, self.counter = _store_of(settings)
         secret = settings.secret_key or _development_secret(settings)
-        leeway, matters = settings.leeway_seconds, MAX_ACCESS_TOKEN_SECONDS + settings.leeway_seconds
+        # What was revoked matters to a guard as long as the most lenient of them could take a token.
+        leeway, matters = settings.leeway_seconds, MAX_ACCESS_TOKEN_SECONDS + MAX_LEEWAY
         self.keyring = Keyring(
             self.store,
             self.counter,
@@ -378,7 +380,8 @@ class Server:
             lifespan=lifespan,
         )
         app.state.authwright = self
-        endpoints = Endpoints(app, realm=settings.issuer, brake=Brake(settings.refusal_delay_ms / 1000))
+        brake = Brake(settings.refusal_delay_ms / 1000)
+        endpoints = Endpoints(app, realm=settings.issuer, brake=brake)
         password_grant = settings.profile != "oauth21"
         callers = Callers(self.verify, self.api_keys, self.clock)
         services = AccountServices(self.register, self.login, self.refresh, self.logout, self.whoami)
@@ -443,6 +446,7 @@ class Server:
             self.api_keys,
             self.clock,
             audiences=self.tokens.known_audiences,
+            brake=brake,
             realm=settings.issuer,
         )
         add_forward_auth(endpoints, forward_auth)

@@ -150,12 +150,12 @@ async def test_what_was_under_way_for_long_does_not_count_as_fresh(behind: tuple
 async def lost(behind: tuple[Issuer, Proxy]) -> AsyncIterator[tuple[Issuer, Proxy, Guard, dict[str, str]]]:
     """A guard that hears of revocations no more, but could ask, and a login that was ended since."""
     issuer, proxy = behind
-    async with issuer.guard(max_staleness=0.5) as guard:
+    async with issuer.guard(max_staleness=1.5) as guard:
         login = await issuer.login()
         await guard.verify(login["access_token"])
         proxy.feed_frozen = True
         proxy.cut()
-        await until(lambda: guard.status.staleness > 0.6)
+        await until(lambda: guard.status.staleness > 1.6)
         await issuer.service.http.post("/logout", json={"refresh_token": login["refresh_token"]})
         yield issuer, proxy, guard, login
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from authwright.storage.port import StoreUnavailable
 from guarded import API, Issuer, issuing
 from harness import bearer
 
@@ -72,7 +73,7 @@ async def test_refusals_and_what_nginx_can_pass_on(issuer: Issuer, nginx: bool) 
     assert (await judged(issuer, bearer(own), unknown="x")).status_code == 422
 
 
-@pytest.mark.parametrize("header", ["x-forwarded-uri", "x-original-uri", "x-envoy-original-path"])
+@pytest.mark.parametrize("header", ["x-forwarded-uri", "x-original-uri", "x-original-url", "x-envoy-original-path"])
 @pytest.mark.parametrize(
     "path",
     [
@@ -87,12 +88,46 @@ async def test_refusals_and_what_nginx_can_pass_on(issuer: Issuer, nginx: bool) 
         "/admin%00.css",
         "/public/..;/admin",
         "/.",
+        "/public/..#/x",
+        "/admin\x01",
     ],
 )
 async def test_cve_2026_33494_cve_2026_40575_ambiguous_paths(issuer: Issuer, header: str, path: str) -> None:
     token = await issuer.token(resource=issuer.base)
     assert (await judged(issuer, {**bearer(token), header: path})).status_code == 400
     assert (await judged(issuer, {**bearer(token), header: "/v1/a..b/.well-known/x?next=/../y"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "policy", ["scope=", "scope=%20", "plan=", "plan=free,", "audience=", "proxy=", "scope", "scope=predict&plan="]
+)
+async def test_a_policy_that_is_there_but_empty_lets_nobody_pass(issuer: Issuer, policy: str) -> None:
+    http, token = issuer.service.http, await issuer.token(resource=issuer.base)
+    for path in (f"/forward-auth?{policy}", f"/forward-auth/{policy}/models"):
+        assert (await http.get(path, headers=bearer(token))).status_code in (400, 422), path
+
+
+async def test_envoy_without_a_policy_is_not_envoy_with_none(issuer: Issuer) -> None:
+    token = await issuer.token(resource=issuer.base)
+    for path in ("/forward-auth//models", "/%66orward-auth/scope=analytics/models"):
+        assert (await issuer.service.http.get(path, headers=bearer(token))).status_code in (400, 404)
+
+
+@pytest.mark.parametrize("wrong", ["", "=", "eA", "eDp5=", "e Dp5", "eDp5%"])
+async def test_basic_credentials_are_read_strictly(issuer: Issuer, wrong: str) -> None:
+    assert (await judged(issuer, {"authorization": f"Basic {wrong}"})).status_code == 401
+
+
+async def test_a_store_that_is_away_is_told_as_nginx_can_take_it(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("away")
+
+    _, key = await issuer.service.new_client()
+    monkeypatch.setattr(issuer.service.server.store.clients, "find_by_key", away)
+    answer = await judged(issuer, bearer(key), proxy="nginx")
+    assert (answer.status_code, answer.headers["x-auth-status"], answer.headers["retry-after"]) == (403, "503", "1")
 
 
 async def test_envoy_has_the_policy_in_its_prefix(issuer: Issuer) -> None:

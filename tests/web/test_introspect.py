@@ -8,8 +8,10 @@ import httpx2
 import pytest
 
 from authwright.domain.event import COMMAND_LINE
+from authwright.domain.instant import after
+from authwright.domain.revocation import Revocation
 from authwright.domain.secrets import API_KEY_PREFIX, ClientId, new_key
-from guarded import API, Issuer, issuing
+from guarded import API, PASSWORD, Issuer, issuing
 from harness import bearer, open_service
 
 
@@ -115,18 +117,49 @@ async def test_r101_r102_what_ends_a_token_ends_it_here_at_once(issuer: Issuer) 
     assert await told(issuer, key) == {"active": False}
 
 
-async def test_a_users_key_is_told_until_its_user_is_disabled(issuer: Issuer) -> None:
+async def own_key(issuer: Issuer) -> tuple[str, str, dict[str, str]]:
+    """A key of bholay's, its id, and bholay's credential."""
+    headers = bearer(await issuer.token(resource=issuer.base))
+    made = await issuer.service.http.post("/me/keys", json={"name": "mine", "days": 3}, headers=headers)
+    return made.json()["key"], (await told(issuer, made.json()["key"]))["jti"], headers
+
+
+async def test_r101_a_users_key_is_told_until_it_is_deleted_or_its_user_disabled(issuer: Issuer) -> None:
     service = issuer.service
-    full = await issuer.service.http.post(
-        "/login", data={"username": "bholay", "password": "a long and unusual passphrase"}
-    )
-    headers = bearer(full.json()["access_token"])
-    made = await service.http.post("/me/keys", json={"name": "mine", "days": 3}, headers=headers)
-    key = made.json()["key"]
+    key, key_id, headers = await own_key(issuer)
     claims = await told(issuer, key)
-    assert (claims["username"], claims["scope"], claims["jti"].startswith("key_")) == ("bholay", "predict", True)
-    await service.http.delete(f"/me/keys/{claims['jti']}", headers=headers)
+    assert (claims["username"], claims["scope"], key_id.startswith("key_")) == ("bholay", "predict", True)
+    assert claims["aud"] == issuer.base
+    await service.http.delete(f"/me/keys/{key_id}", headers=headers)
     assert await told(issuer, key) == {"active": False}
+    key, _, _ = await own_key(issuer)
+    now, origin = service.clock(), COMMAND_LINE
+    await service.server.register.create(
+        username="root-ada", email=None, password=PASSWORD, plan=None, role="admin", origin=origin, now=now
+    )
+    admin = await issuer.token("root-ada", resource=issuer.base)
+    disabled = await service.http.patch("/users/bholay", json={"is_active": False}, headers=bearer(admin))
+    assert disabled.status_code == 200, disabled.text
+    assert await told(issuer, key) == {"active": False}
+
+
+async def test_r99_a_client_is_told_of_a_key_for_its_own_apis_only(issuer: Issuer) -> None:
+    _, both = await issuer.service.new_client("both")
+    _, here = await issuer.service.new_client("here", scope=frozenset({"revocations"}), audiences=(issuer.base,))
+    claims = (await ask(issuer, both, headers=bearer(here))).json()
+    assert (claims["active"], claims["aud"]) == (True, issuer.base)
+    _, there = await issuer.service.new_client("there", audiences=(API,))
+    assert (await ask(issuer, there, headers=bearer(here))).json() == {"active": False}
+
+
+async def test_r102_what_another_machine_wrote_is_known(issuer: Issuer) -> None:
+    server, now = issuer.service.server, issuer.service.clock()
+    login = await issuer.login()
+    claims = await told(issuer, login["access_token"])
+    # As another machine does it: into the store, and nothing in the memory that this machine's workers share.
+    entry = Revocation("session", claims["sid"], 0, "logout", now, after(now, 3600))
+    await server.store.ledger.append(entry)
+    assert await told(issuer, login["access_token"]) == {"active": False}
 
 
 async def test_wrong_tokens_close_no_door_for_who_asks(issuer: Issuer) -> None:

@@ -18,7 +18,7 @@ from authwright.domain.errors import InvalidRequest, Refusal, Unauthenticated
 from authwright.guard.credential import credential
 from authwright.guard.environment import read_environment
 from authwright.guard.errors import PROBLEM, problem, refusal_headers
-from authwright.guard.guard import Guard, OnStale, require_on_stale
+from authwright.guard.guard import Guard, OnStale, Watched, require_on_stale
 from authwright.guard.principal import Principal
 
 Scope = MutableMapping[str, Any]
@@ -29,7 +29,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION: Final = 1008
 # Paths that one program reads as another place than the next one does.
-_AMBIGUOUS = re.compile(r"//|\\|/\.{1,2}(?:/|$)|[\x00-\x1f\x7f]")
+_AMBIGUOUS = re.compile(r"^[^/]|^$|//|\\|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ class GuardMiddleware:
         self._app = app
         self._guard = guard
         self._rules = [_Prepared(rule) for rule in rules]
+        # An app that takes this off a path itself would see another one than the rules do.
+        self._root: str = getattr(app, "root_path", "") or ""
         self._open = frozenset(path.encode("ascii") for path in open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,63 +95,72 @@ class GuardMiddleware:
             return
         guard = self._guard
         try:
-            rule = self._rule(scope) if self._rules else None
-            on_stale = None if rule is None else rule.on_stale
+            rules = self._rules_of(scope) if self._rules else ()
+            on_stale = next((rule.on_stale for rule in rules if rule.on_stale is not None), None)
             token = credential(scope["headers"], keys=guard.accept_keys)
             if token is None:
                 raise Unauthenticated(presented=False)
             principal = guard.recall(token)
             if principal is None:
                 principal = await guard.verify(token, on_stale=on_stale)
-            if rule is not None:
+            for rule in rules:
                 guard.require(principal, scopes=rule.scopes, plans=rule.plans, roles=rule.roles)
+            watched = guard.watch(principal, token, on_stale)
         except Refusal as refusal:
             await _refuse(refusal, guard.audience, scope, send)
             return
-        scope["authwright.guard"] = (guard, principal, on_stale)
-        await self._watched(principal, scope, receive, send)
+        try:
+            scope["authwright.guard"] = (guard, principal, on_stale)
+            await self._until_revoked(watched, scope, receive, send)
+        finally:
+            guard.unwatch(watched)
 
-    def _rule(self, scope: Scope) -> _Prepared | None:
-        """The first rule that fits. Raises InvalidRequest for a path that could mean two places."""
+    def _rules_of(self, scope: Scope) -> list[_Prepared]:
+        """The rules to keep: the first that fits the path, and the first that fits it without a prefix that is taken
+        off before routing. Raises InvalidRequest for a path that could mean two places.
+        """
         path: str = scope["path"]
         if _AMBIGUOUS.search(path):
             raise InvalidRequest("The path is ambiguous.")
-        root: str = scope.get("root_path", "")
-        if root and (path == root or path.startswith(root + "/")):
-            path = path[len(root) :]
-        for rule in self._rules:
-            if path == rule.path or path.startswith(rule.below):
-                return rule
-        return None
+        paths = {path}
+        for root in (scope.get("root_path", ""), self._root):
+            if root and (path == root or path.startswith(root + "/")):
+                paths.add(path[len(root) :])
+        fitting = (
+            next((rule for rule in self._rules if each == rule.path or each.startswith(rule.below)), None)
+            for each in paths
+        )
+        return [rule for rule in fitting if rule is not None]
 
-    async def _watched(self, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app, and end it if *principal* is revoked meanwhile."""
-        started = closed = False
+    async def _until_revoked(self, watched: Watched, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app, and end it if its caller is revoked meanwhile."""
+        started = whole = False
 
         async def send_on(message: Message) -> None:
-            nonlocal started, closed
+            nonlocal started, whole
+            if watched.revoked:
+                # Also to an app that takes no notice of being cancelled.
+                raise StreamEnded
             kind = message["type"]
             started = started or kind in ("http.response.start", "websocket.accept")
-            closed = closed or kind == "websocket.close"
+            whole = kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body", False))
             await send(message)
 
-        watched = self._guard.watch(principal)
         try:
             await self._app(scope, receive, send_on)
-        except asyncio.CancelledError:
-            if not watched.revoked or watched.task.uncancel() > 0:
+        except BaseException as error:
+            if not watched.revoked or (isinstance(error, asyncio.CancelledError) and watched.task.uncancel() > 0):
                 raise
-            refusal = Unauthenticated("The token was revoked.", detail="revoked meanwhile")
-            if scope["type"] == "websocket":
-                if not closed:
-                    await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.public})
-            elif not started:
-                await _refuse(refusal, self._guard.audience, scope, send)
-            else:
-                # The answer has no end: the connection is closed in the middle of it.
-                raise StreamEnded from None
-        finally:
-            self._guard.unwatch(watched)
+        if not watched.revoked or whole:
+            return
+        refusal = Unauthenticated("The token was revoked.", detail="revoked meanwhile")
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.public})
+        elif not started:
+            await _refuse(refusal, self._guard.audience, scope, send)
+        else:
+            # The answer has no end: the connection is closed in the middle of it.
+            raise StreamEnded
 
 
 class StreamEnded(Exception):

@@ -10,19 +10,19 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, TypeVar, get_args
 
 from authwright.domain.errors import Forbidden, InsufficientScope, Unauthenticated, Unavailable
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import Revocations
 from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, Digest, digest, is_key, key_digest
-from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
+from authwright.guard.issuer import ANSWER_SECONDS, Issuer, IssuerAway, IssuerDropped, IssuerRefuses
 from authwright.guard.jwks import Jwks
 from authwright.guard.principal import Principal
-from authwright.guard.revocations import Follower
+from authwright.guard.revocations import REFUSED_SECONDS, Follower
 from authwright.guard.verifier import Verifier
 from authwright.jose.encoding import b64url_decode
 from authwright.jose.errors import InvalidKey, InvalidToken, UnknownKey
@@ -33,14 +33,30 @@ FIRST_SECONDS: Final = 2.0
 """How long the first callers wait for keys and the first snapshot."""
 MAX_STALENESS: Final = 5.0
 MAX_LIFETIME: Final = 3600
-VERDICT_SECONDS: Final = 2.0
+VERDICT_SECONDS: Final = 1.0
 """For how long the issuer's word on a token is taken while the feed is lost."""
 KEY_SECONDS: Final = 10.0
 """For how long the issuer's word on a key is taken while the feed is followed."""
 MOST_VERDICTS: Final = 10_000
 MOST_QUESTIONS: Final = 32
+"""Questions to the issuer at a time; of these few may be about credentials that never were good here."""
+MOST_STRANGE_QUESTIONS: Final = 8
+AWAY_AFTER: Final = 3
+"""Questions in a row that found no issuer, after which one at a time tries whether it is back."""
+AGAIN_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 1.0
+"""How often what goes on for long is looked at again, and how often at most for news (a tenth of it)."""
+
+C = TypeVar("C")
+V = TypeVar("V")
 
 log = logging.getLogger("authwright.guard")
+
+
+# Goes on while the machine sleeps, where there is such a clock: what was fresh before is not fresh afterwards.
+steady_clock: Final[Callable[[], float]] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
 def system_clock() -> Instant:
@@ -64,17 +80,25 @@ class Status:
 
 
 class Watched:
-    """A task that goes on for its *principal*. *revoked*: it was cancelled for that."""
+    """A task that goes on for its *principal*, who came with *token*. *revoked*: it was cancelled for that."""
 
-    __slots__ = ("principal", "revoked", "task")
+    __slots__ = ("on_stale", "principal", "revoked", "task", "token")
 
-    def __init__(self, principal: Principal) -> None:
+    def __init__(self, principal: Principal, token: str, on_stale: OnStale | None) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("only a task can be watched")
         self.principal = principal
+        self.token = token
+        self.on_stale = on_stale
         self.task = task
         self.revoked = False
+
+    def end(self) -> None:
+        # Once: what cleans up must not be cut off by the next look.
+        if not self.revoked:
+            self.revoked = True
+            self.task.cancel()
 
 
 class _Life:
@@ -88,21 +112,23 @@ class _Life:
         issuer: Issuer,
         revocations: Revocations,
         *,
-        clock: Callable[[], Instant],
         on_progress: Callable[[], None],
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.issuer = issuer
-        self.jwks = Jwks(issuer, time=time.monotonic, on_fetch=on_progress)
+        self.jwks = Jwks(issuer, time=steady_clock, on_fetch=on_progress)
         self.follower = Follower(
-            issuer,
-            revocations,
-            clock=clock,
-            time=time.monotonic,
-            on_progress=on_progress,
-            on_keys=self.jwks.fetch_soon,
+            issuer, revocations, time=steady_clock, on_progress=on_progress, on_keys=self.jwks.fetch_soon
         )
+        self._look = look
         self.questions = asyncio.Semaphore(MOST_QUESTIONS)
+        self.strange_questions = asyncio.Semaphore(MOST_STRANGE_QUESTIONS)
+        # Of the last questions, how many in a row found nobody; when to try again, and whether somebody does.
+        self.unanswered = 0
+        self.again_at = float("-inf")
+        self.trying = False
+        self.refused_until = float("-inf")
         self.asking: dict[Digest, asyncio.Task[Principal | None]] = {}
         self.complete = asyncio.Event()
         """Set when keys and revocations were heard of."""
@@ -112,6 +138,15 @@ class _Life:
         async with self.issuer, asyncio.TaskGroup() as group:
             group.create_task(self.jwks.run())
             group.create_task(self.follower.run())
+            group.create_task(self._look_regularly())
+
+    async def _look_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._look()
+            except Exception:
+                log.exception("looking at what goes on failed")
 
 
 class Guard:
@@ -144,6 +179,10 @@ class Guard:
         if key is not None and key_digest(key, CLIENT_KEY_PREFIX) is None:
             raise ValueError("key is not a client key; `authwright clients create` makes one")
         require_on_stale(on_stale)
+        if not 0.5 <= max_staleness <= 300:
+            raise ValueError("max_staleness is 0.5 to 300 seconds")
+        if not 1 <= max_lifetime <= 86_400:
+            raise ValueError("max_lifetime is 1 to 86400 seconds")
         try:
             self._secrets = {
                 kid: SharedSecret(b64url_decode(secret.encode("ascii")), kid=kid)
@@ -172,10 +211,11 @@ class Guard:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keys: Mapping[str, PublicKey] | None = None
         self._calm_until = float("-inf")
-        self._verdicts: OrderedDict[Digest, tuple[Principal | None, float]] = OrderedDict()
-        self._issuer_away_until = float("-inf")
+        # The issuer's word, and since when; what is not good in a table of its own, which strangers can fill.
+        self._good: OrderedDict[Digest, tuple[Principal, float]] = OrderedDict()
+        self._bad: OrderedDict[Digest, float] = OrderedDict()
         self._watched: set[Watched] = set()
-        self._looked_at = 0
+        self._looked_at, self._looked_for = float("-inf"), 0
         self._alarmed = False
         self._introspections = self._alarms = 0
 
@@ -216,8 +256,10 @@ class Guard:
                 principal = self._judge(token)
             except UnknownKey as error:
                 raise Unauthenticated(error.public, detail=str(error)) from None
-        if time.monotonic() >= self._calm_until:
-            await self._despite_staleness(token, principal, on_stale or self._on_stale)
+        if steady_clock() >= self._calm_until:
+            await self._despite_staleness(token, on_stale or self._on_stale)
+            # Meanwhile the feed may have come back, and with it what this token was revoked by.
+            principal = self._judge(token)
         return principal
 
     def recall(self, token: str) -> Principal | None:
@@ -225,7 +267,7 @@ class Guard:
 
         Raises Unauthenticated.
         """
-        if time.monotonic() >= self._calm_until or self._loop is not asyncio.get_running_loop():
+        if steady_clock() >= self._calm_until or self._loop is not asyncio.get_running_loop():
             return None
         try:
             return self._judge(token)
@@ -244,9 +286,21 @@ class Guard:
         if self._refuses(principal) is not None:
             raise Unauthenticated("The token was revoked.", detail="revoked meanwhile")
 
-    def watch(self, principal: Principal) -> "Watched":
-        """Cancel the task that runs now when *principal* is revoked, until `unwatch`."""
-        watched = Watched(principal)
+    async def while_good(self, principal: Principal, chunks: AsyncIterable[C]) -> AsyncIterator[C]:
+        """*chunks*, as long as nothing is revoked that *principal* came with: for streams behind a dependency.
+
+        Raises Unauthenticated in the middle, which cuts the answer off.
+        """
+        async for chunk in chunks:
+            self.check(principal)
+            yield chunk
+
+    def watch(self, principal: Principal, token: str, on_stale: OnStale | None = None) -> "Watched":
+        """Cancel the task that runs now when *principal*, who came with *token*, is revoked, until `unwatch`; also if
+        revocations were not heard of for too long and *on_stale* then refuses. Raises Unauthenticated.
+        """
+        self.check(principal)
+        watched = Watched(principal, token, on_stale)
         self._watched.add(watched)
         return watched
 
@@ -275,7 +329,7 @@ class Guard:
 
     @property
     def status(self) -> Status:
-        now, life = time.monotonic(), self._life
+        now, life = steady_clock(), self._life
         fetched = None if life is None else life.jwks.fetched_at
         return Status(
             staleness=float("inf") if life is None else now - life.follower.as_of,
@@ -332,7 +386,7 @@ class Guard:
         if life is None or life.loop is not loop or life.task.done():
             # What was known may be old by now: it is asked for again before anybody is let in.
             self._calm_until = float("-inf")
-            life = _Life(self._new_issuer(), self._revocations, clock=self._clock, on_progress=self._progress)
+            life = _Life(self._new_issuer(), self._revocations, on_progress=self._progress, look=self._look)
             self._loop, self._life = loop, life
         return life
 
@@ -344,7 +398,7 @@ class Guard:
                 await life.complete.wait()
         except TimeoutError:
             raise Unavailable(detail="keys or revocations are not known yet") from None
-        if time.monotonic() >= life.jwks.good_until:
+        if steady_clock() >= life.jwks.good_until:
             raise Unavailable(detail="the issuer's keys are too old")
         return life
 
@@ -359,18 +413,33 @@ class Guard:
         self._calm_until = min(as_of + self._max_staleness, life.jwks.good_until)
         if life.jwks.fetched_at is not None and as_of > float("-inf"):
             life.complete.set()
-        if self._revocations.version != self._looked_at:
-            self._looked_at = self._revocations.version
-            for watched in self._watched:
-                if self._refuses(watched.principal) is not None:
-                    watched.revoked = True
-                    watched.task.cancel()
-        if self._alarmed and time.monotonic() < self._calm_until:
+        if self._watched and steady_clock() >= self._looked_at + LOOK_SECONDS / 10:
+            self._end_revoked()
+        if self._alarmed and steady_clock() < self._calm_until:
             self._alarmed = False
             log.warning("revocations are followed again")
 
-    async def _despite_staleness(self, token: str, principal: Principal, on_stale: OnStale) -> None:
-        """Return if *principal* may pass although revocations may be missing. Raises Unauthenticated, Unavailable."""
+    def _end_revoked(self) -> None:
+        if self._revocations.version != self._looked_for:
+            self._looked_at, self._looked_for = steady_clock(), self._revocations.version
+            for watched in self._watched:
+                if self._refuses(watched.principal) is not None:
+                    watched.end()
+
+    async def _look(self) -> None:
+        """Look at what goes on, also for what was not heard of."""
+        self._end_revoked()
+        if steady_clock() >= self._calm_until:
+            await asyncio.gather(*(self._look_at(watched) for watched in self._watched if not watched.revoked))
+
+    async def _look_at(self, watched: Watched) -> None:
+        try:
+            await self._despite_staleness(watched.token, watched.on_stale or self._on_stale)
+        except (Unauthenticated, Unavailable):
+            watched.end()
+
+    async def _despite_staleness(self, token: str, on_stale: OnStale) -> None:
+        """Return if *token* may pass although revocations may be missing. Raises Unauthenticated, Unavailable."""
         if on_stale == "allow":
             return
         if on_stale == "refuse":
@@ -378,8 +447,8 @@ class Guard:
         try:
             if await self._ask(token, VERDICT_SECONDS) is None:
                 raise Unauthenticated(detail="the issuer says: not active")
-        except IssuerRefuses:
-            raise Unavailable(detail="the issuer does not accept this guard's key") from None
+        except IssuerRefuses as refused:
+            raise Unavailable(detail=f"the issuer does not answer this guard: {refused}") from None
         except IssuerAway as away:
             self._alarms += 1
             if not self._alarmed:
@@ -393,12 +462,12 @@ class Guard:
         if key_digest(key, API_KEY_PREFIX) is None and key_digest(key, CLIENT_KEY_PREFIX) is None:
             raise Unauthenticated("The key is not valid.", detail="not a key")
         await self._ready()
-        seconds = KEY_SECONDS if time.monotonic() < self._calm_until else VERDICT_SECONDS
+        seconds = KEY_SECONDS if steady_clock() < self._calm_until else VERDICT_SECONDS
         try:
             principal = await self._ask(key, seconds)
             if principal is not None and self._refuses(principal) is not None:
                 # Something of it was revoked: only the issuer knows whether this key still is one.
-                self._verdicts.pop(_digest(key), None)
+                self._good.pop(_digest(key), None)
                 principal = await self._ask(key, seconds)
         except (IssuerAway, IssuerRefuses) as away:
             raise Unavailable(detail=f"a key cannot be looked up: {away}") from None
@@ -411,41 +480,82 @@ class Guard:
     async def _ask(self, token: str, seconds: float) -> Principal | None:
         """The issuer's word on *token*, at most *seconds* old; None: not active, or not for this audience.
 
-        Raises IssuerAway, IssuerRefuses.
+        Raises IssuerAway, IssuerRefuses; Unavailable if too many questions wait.
         """
-        name = _digest(token)
-        now = time.monotonic()
-        known = self._verdicts.get(name)
+        name, now = _digest(token), steady_clock()
+        known = self._good.get(name)
         if known is not None and now < known[1] + seconds:
             return known[0]
-        if now < self._issuer_away_until:
-            raise IssuerAway("it was away a moment ago")
+        if now < self._bad.get(name, float("-inf")) + seconds:
+            return None
         life = self._begin()
         asking = life.asking.get(name)
         if asking is None:
             # Whoever asks for the same meanwhile waits for the same answer.
-            asking = life.asking[name] = asyncio.create_task(self._introspect(life, token))
-            asking.add_done_callback(lambda _: life.asking.pop(name))
+            asking = life.asking[name] = asyncio.create_task(self._introspect(life, token, name))
+            asking.add_done_callback(lambda task: _forget_question(life, name, task))
         return await asyncio.shield(asking)
 
-    async def _introspect(self, life: _Life, token: str) -> Principal | None:
-        begun = time.monotonic()
+    async def _introspect(self, life: _Life, token: str, name: Digest) -> Principal | None:
+        # Anybody can make up what looks like a key: only some places are for what never was good.
+        strange = is_key(token) and name not in self._good
+        places = life.strange_questions if strange else life.questions
         try:
-            async with asyncio.timeout(FIRST_SECONDS), life.questions:
-                self._introspections += 1
-                answer = await life.issuer.introspect(token)
-        except (IssuerAway, TimeoutError) as away:
-            self._issuer_away_until = time.monotonic() + 1
-            raise IssuerAway(str(away) or "no answer") from None
+            async with asyncio.timeout(FIRST_SECONDS):
+                await places.acquire()
+        except TimeoutError:
+            # This guard is busy; that says nothing about the issuer.
+            raise Unavailable(detail="too many questions to the issuer") from None
+        try:
+            begun = steady_clock()
+            answer = await self._answer(life, token)
+        finally:
+            places.release()
         principal = self._principal(answer)
-        self._verdicts[_digest(token)] = (principal, begun)
-        self._verdicts.move_to_end(_digest(token))
-        while len(self._verdicts) > MOST_VERDICTS:
-            self._verdicts.popitem(last=False)
+        if principal is None:
+            self._good.pop(name, None)
+            _put(self._bad, name, begun)
+        else:
+            self._bad.pop(name, None)
+            _put(self._good, name, (principal, begun))
         return principal
 
+    async def _answer(self, life: _Life, token: str) -> dict[str, Any]:
+        """The issuer's answer. Once several questions found nobody, one at a time tries whether somebody is back.
+
+        Raises IssuerAway, IssuerRefuses.
+        """
+        if steady_clock() < life.refused_until:
+            raise IssuerRefuses("it refused a moment ago")
+        lost = life.unanswered >= AWAY_AFTER
+        if lost and (life.trying or steady_clock() < life.again_at):
+            raise IssuerAway("it was away a moment ago")
+        life.trying = lost
+        self._introspections += 1
+        try:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    answer = await life.issuer.introspect(token)
+            except IssuerDropped:
+                # A connection that was kept and had ended meanwhile.
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    answer = await life.issuer.introspect(token)
+        except IssuerRefuses:
+            # Asking on would be counted as guessing.
+            life.refused_until = steady_clock() + REFUSED_SECONDS
+            raise
+        except (IssuerAway, TimeoutError) as away:
+            life.unanswered += 1
+            life.again_at = steady_clock() + AGAIN_SECONDS
+            raise IssuerAway(str(away) or "no answer") from None
+        finally:
+            if lost:
+                life.trying = False
+        life.unanswered = 0
+        return answer
+
     def _principal(self, answer: Mapping[str, Any]) -> Principal | None:
-        """The caller an introspection tells of (RFC 7662 section 2.2). Raises IssuerAway for what makes no sense."""
+        """The caller an introspection tells of (RFC 7662 section 2.2). Raises IssuerRefuses for what makes no sense."""
         if answer.get("active") is not True:
             return None
         aud = answer.get("aud")
@@ -457,10 +567,10 @@ class Guard:
         texts = (scope, subject, client_id)
         numbers = (issued_at, expires_at, epoch)
         if not all(type(each) is str for each in texts) or not all(type(each) is int for each in numbers):
-            raise IssuerAway("an introspection without its claims")
+            raise IssuerRefuses("an introspection without its claims")
         optional = [answer.get(name) for name in ("sid", "username", "plan")]
         if not all(each is None or type(each) is str for each in optional) or not isinstance(roles, list):
-            raise IssuerAway("an introspection without its claims")
+            raise IssuerRefuses("an introspection without its claims")
         return Principal(
             issuer=self.issuer,
             subject=str(subject),
@@ -478,6 +588,13 @@ class Guard:
         )
 
 
+def _forget_question(life: _Life, name: Digest, task: "asyncio.Task[Principal | None]") -> None:
+    del life.asking[name]
+    if not task.cancelled():
+        # Whoever waited was told; if nobody waited any more, nobody needs to know.
+        task.exception()
+
+
 def require_on_stale(on_stale: str) -> None:
     """Raises ValueError unless *on_stale* is one of `introspect`, `allow`, `refuse`."""
     if on_stale not in get_args(OnStale):
@@ -486,6 +603,13 @@ def require_on_stale(on_stale: str) -> None:
 
 def _digest(token: str) -> Digest:
     return digest(token.encode("utf-8", "surrogatepass"))
+
+
+def _put(table: OrderedDict[Digest, V], name: Digest, value: V) -> None:
+    table[name] = value
+    table.move_to_end(name)
+    while len(table) > MOST_VERDICTS:
+        table.popitem(last=False)
 
 
 def _either(names: Any) -> str:

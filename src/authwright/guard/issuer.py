@@ -20,18 +20,24 @@ SILENT_SECONDS: Final = 3.5
 MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_VERDICT_BYTES: Final = 64 * 1024
+# Anything else than these and 200 comes from somebody who is there.
+_AWAY: Final = frozenset({500, 502, 503, 504})
 
 
 class IssuerAway(Exception):
-    """The issuer cannot be reached, or answers what makes no sense. Try again later."""
+    """The issuer cannot be reached, or says that it cannot answer just now."""
 
 
 class IssuerSilent(IssuerAway):
     """The issuer took the request and then said nothing for too long."""
 
 
+class IssuerDropped(IssuerAway):
+    """The connection ended without an answer, as one does that was kept for long: ask once more."""
+
+
 class IssuerRefuses(Exception):
-    """The issuer does not accept the guard's key, or the key lacks the scope `revocations`."""
+    """The issuer answers, and not what it should: it does not accept the guard's key, or is no issuer at all."""
 
 
 class Issuer:
@@ -50,7 +56,13 @@ class Issuer:
 
     async def __aenter__(self) -> Self:
         timeout = httpx2.Timeout(ANSWER_SECONDS, pool=ANSWER_SECONDS)
-        self._http = httpx2.AsyncClient(headers=self._headers, timeout=timeout, follow_redirects=False)
+        self._http = httpx2.AsyncClient(
+            headers=self._headers,
+            timeout=timeout,
+            follow_redirects=False,
+            # A proxy of the environment would see the key where nothing is encrypted.
+            trust_env=self._base.startswith("https:"),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -92,13 +104,15 @@ class Issuer:
             raise IssuerAway("not started")
         try:
             async with self._http.stream(method, self._base + path, **more) as answer:
-                if answer.status_code in (401, 403):
-                    raise IssuerRefuses(f"{path} answered {answer.status_code}")
-                if answer.status_code != 200:
+                if answer.status_code in _AWAY:
                     raise IssuerAway(f"{path} answered {answer.status_code}")
+                if answer.status_code != 200:
+                    raise IssuerRefuses(f"{path} answered {answer.status_code}")
                 yield answer
         except httpx2.ReadTimeout:
             raise IssuerSilent(f"{path}: nothing comes") from None
+        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+            raise IssuerDropped(f"{path}: {type(error).__name__}") from None
         except (httpx2.HTTPError, OSError) as error:
             # The kind alone: texts of errors may hold what was sent.
             raise IssuerAway(f"{path}: {type(error).__name__}") from None
@@ -114,7 +128,7 @@ async def _read(answer: httpx2.Response, most: int) -> bytes:
     async for part in answer.aiter_raw():
         parts += part
         if len(parts) > most:
-            raise IssuerAway("the answer is too large")
+            raise IssuerRefuses("the answer is too large")
     return bytes(parts)
 
 
@@ -122,9 +136,9 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        raise IssuerAway("the answer is not JSON") from None
+        raise IssuerRefuses("the answer is not JSON") from None
     if not isinstance(value, dict):
-        raise IssuerAway("the answer is not a JSON object")
+        raise IssuerRefuses("the answer is not a JSON object")
     return value
 
 

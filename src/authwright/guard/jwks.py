@@ -16,8 +16,10 @@ from authwright.jose.keys import PublicKey, public_keys_from_jwks
 
 COOLDOWN_SECONDS: Final = 30.0
 MAX_STALE_SECONDS: Final = 24 * 3600.0
-_USUAL_SECONDS: Final = 300
+USUAL_SECONDS: Final = 300
+LEAST_SECONDS: Final = 10
 _RETRY_SECONDS: Final = 5.0
+_SPACE_SECONDS: Final = 0.2
 
 log = logging.getLogger("authwright.guard")
 
@@ -62,20 +64,23 @@ class Jwks:
 
     def fetch_soon(self) -> None:
         """The issuer said that keys changed."""
-        self._due = self._time()
+        self._cool_at = -COOLDOWN_SECONDS
         self._asked.set()
 
     async def run(self) -> None:
         """Keep the keys fresh until cancelled."""
         while True:
-            self._asked.clear()
             try:
                 async with asyncio.timeout(max(0.0, self._due - self._time())):
                     await self._asked.wait()
             except TimeoutError:
                 pass
-            if self._time() >= self._due:
-                await self.fetch()
+            self._asked.clear()
+            if self._flight is not None:
+                # It may have begun before the keys changed.
+                await asyncio.wait((self._flight,))
+            await self.fetch()
+            await asyncio.sleep(_SPACE_SECONDS)
 
     async def _fetch(self) -> bool:
         self.fetches += 1
@@ -90,8 +95,11 @@ class Jwks:
             # What was known goes on being used: an issuer that is away ends nobody's work.
             log.warning("the issuer's keys could not be fetched: %s", error or type(error).__name__)
             return False
+        except Exception:
+            log.exception("fetching the issuer's keys failed")
+            return False
         self.fetched_at = self._time()
         # Spread, so that guards that started together do not ask together for ever.
-        self._due = self._time() + min(max(max_age or _USUAL_SECONDS, 10), 3600) * random.uniform(0.8, 1.0)  # noqa: S311 - as above
+        self._due = self._time() + min(max(max_age or USUAL_SECONDS, LEAST_SECONDS), 3600) * random.uniform(0.8, 1.0)  # noqa: S311 - as above
         self._on_fetch()
         return True

@@ -240,8 +240,8 @@ class Call:
         return parameters_of(self.scope["query_string"])
 
 
-def parameters_of(encoded: bytes) -> dict[str, str]:
-    """Form-encoded parameters, by the rules of `Call.form`. Raises InvalidRequest."""
+def parameters_of(encoded: bytes, *, blank: bool = False) -> dict[str, str]:
+    """Form-encoded parameters, by the rules of `Call.form`; *blank*: empty ones, too. Raises InvalidRequest."""
     try:
         pairs = parse_qsl(
             encoded.decode("ascii"),
@@ -255,7 +255,7 @@ def parameters_of(encoded: bytes) -> dict[str, str]:
     parameters = dict(pairs)
     if len(parameters) != len(pairs):
         raise InvalidRequest("A parameter was sent more than once.")
-    return {name: value for name, value in parameters.items() if value}
+    return {name: value for name, value in parameters.items() if value or blank}
 
 
 def as_model(model: type[M], value: Mapping[str, Any]) -> M:

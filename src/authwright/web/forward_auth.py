@@ -30,12 +30,12 @@ from authwright.services.api_keys import ApiKeys
 from authwright.services.verify import Verify
 from authwright.storage.port import StoreUnavailable
 from authwright.web.caller import origin_of
-from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, parameters_of, query_as, refusal_reply
+from authwright.web.endpoint import Answer, Body, Brake, Call, Endpoints, Reply, parameters_of, query_as, refusal_reply
 
 # Where proxies say which path was asked for.
-_PATH_HEADERS: Final = (b"x-forwarded-uri", b"x-original-uri", b"x-envoy-original-path")
+_PATH_HEADERS: Final = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url", b"x-envoy-original-path")
 # What one server reads as another place than the next one does (CVE-2026-33494): decided nowhere, passed to nobody.
-_AMBIGUOUS: Final = re.compile(r"//|\\|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f]")
+_AMBIGUOUS: Final = re.compile(r"//|\\|#|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f]")
 _ENCODED: Final = re.compile(r"%2f|%5c|%25|%00", re.IGNORECASE)
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _NOBODY: Final = "-"
@@ -64,8 +64,10 @@ class ForwardAuth:
         clock: Callable[[], Instant],
         *,
         audiences: tuple[str, ...],
+        brake: Brake,
         realm: str,
     ) -> None:
+        self._brake = brake
         self._verify = verify
         self._api_keys = api_keys
         self._clock = clock
@@ -79,6 +81,8 @@ class ForwardAuth:
         except (Refusal, StoreUnavailable) as refusal:
             if policy.proxy is None:
                 raise
+            if isinstance(refusal, TooManyAttempts):
+                await self._brake.hold()
             return self._for_nginx(refusal, call)
         return Reply(200, b"{}", (*_identity(principal), (b"content-type", b"application/json")))
 
@@ -129,6 +133,15 @@ def _identity(principal: Principal) -> list[tuple[bytes, bytes]]:
     ] + [(b"x-auth-status", b"200")]
 
 
+def _policy(encoded: bytes) -> Policy:
+    """The policy in *encoded*. Raises InvalidRequest for one that is there but empty, as a variable may have been."""
+    given = parameters_of(encoded, blank=True)
+    policy = query_as(Policy, given)
+    if any(not value.strip() for value in given.values()) or (policy.plan and "" in policy.plan.split(",")):
+        raise InvalidRequest("A part of the policy is empty.")
+    return policy
+
+
 def _is_ambiguous(path: str) -> bool:
     path = path.partition("?")[0]
     return _ENCODED.search(path) is not None or _AMBIGUOUS.search(unquote(path)) is not None
@@ -141,14 +154,17 @@ def add_forward_auth(endpoints: Endpoints, forward_auth: ForwardAuth) -> None:
         """Whether the request that carries these headers may pass: 200 with the caller in `X-Auth-...` headers, or
         the refusal. The credential is a bearer token, or a key: as bearer, as `X-API-Key`, as password of HTTP Basic.
         """
-        return await forward_auth.answer(call, query_as(Policy, call.query()), None)
+        return await forward_auth.answer(call, _policy(call.scope["query_string"]), None)
 
     async def by_prefix(call: Call) -> Reply:
         """The same for Envoy: the policy is the part of the path after `/forward-auth/` (`-` for none)."""
         raw: bytes = call.scope.get("raw_path") or call.scope["path"].encode("utf-8")
-        encoded, _, path = raw.partition(b"/forward-auth/")[2].partition(b"/")
-        given = {} if encoded == b"-" else parameters_of(encoded)
-        return await forward_auth.answer(call, query_as(Policy, given), "/" + path.decode("latin-1"))
+        _, prefix, rest = raw.partition(b"/forward-auth/")
+        encoded, _, path = rest.partition(b"/")
+        if not prefix or not encoded:
+            raise InvalidRequest("The policy is missing.")
+        policy = Policy() if encoded == b"-" else _policy(encoded)
+        return await forward_auth.answer(call, policy, "/" + path.decode("latin-1"))
 
     described: dict[str, Any] = {
         "summary": "May this request pass?",

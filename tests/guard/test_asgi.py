@@ -1,0 +1,252 @@
+"""The middleware around apps that do not make it easy: prefixes, deaf apps, streams while nothing is heard."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import httpx2
+import pytest
+from fastapi import Depends, FastAPI, Security
+
+from authwright.domain.errors import Unauthenticated
+from authwright.guard.asgi import GuardMiddleware, Rule, StreamEnded
+from authwright.guard.fastapi import Guard, Principal
+from guarded import until
+from harness import bearer
+from scripted import API, Answer, Scripted, Stream, scripted, session
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Scripted]:
+    async with scripted() as made:
+        yield made
+
+
+async def begun(issuer: Scripted, guard: Guard) -> Stream:
+    stream = await asyncio.wait_for(issuer.streams.get(), 5)
+    stream.snapshot(5)
+    stream.heartbeat(5)
+    await until(lambda: guard.status.cursor is not None and guard.status.keys_age < 9)
+    return stream
+
+
+def protecting(issuer: Scripted, **options: Any) -> Guard:
+    return Guard(issuer=issuer.base, audience=API, **options)
+
+
+def client(app: Any) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://api.example.com")
+
+
+class Call:
+    """A request to an ASGI app without a server in between."""
+
+    def __init__(self, app: Any, token: str, path: str = "/", **scope: Any) -> None:
+        self.sent: list[Any] = []
+        whole = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(b"authorization", f"Bearer {token}".encode())],
+            **scope,
+        }
+        self.task = asyncio.create_task(app(whole, self._receive, self._send))
+
+    async def _receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+
+async def answer(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"reached"})
+
+
+async def test_a_prefix_that_the_app_takes_off_opens_no_rule(issuer: Scripted) -> None:
+    app, inside = FastAPI(), FastAPI()
+    app.root_path = inside.root_path = "/api"
+
+    @app.get("/admin")
+    async def admin() -> str:
+        return "reached"
+
+    async with protecting(issuer) as guard:
+        await begun(issuer, guard)
+        headers = bearer(issuer.token(roles=["user"]))
+        rules = [Rule("/admin", roles={"admin"})]
+        inside.router = app.router
+        inside.add_middleware(GuardMiddleware, guard=guard, rules=rules)
+        for protected in (GuardMiddleware(app, guard=guard, rules=rules), inside):
+            async with client(protected) as http:
+                for path in ("/admin", "/api/admin"):
+                    assert (await http.get(path, headers=headers)).status_code == 403, path
+
+
+@pytest.mark.parametrize("path", ["*", "", "admin", "/x/..;/admin", "/.;/admin", "http://x/admin"])
+async def test_what_is_no_plain_path_is_refused_where_there_are_rules(issuer: Scripted, path: str) -> None:
+    async with protecting(issuer) as guard:
+        await begun(issuer, guard)
+        app = GuardMiddleware(answer, guard=guard, rules=[Rule("/", scopes={"nobody has this"})])
+        call = Call(app, issuer.token(), path)
+        await call.task
+        assert call.status == 400
+
+
+async def test_an_app_that_takes_no_notice_says_nothing_more(issuer: Scripted) -> None:
+    async def deaf(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(200):
+            try:
+                await send({"type": "http.response.body", "body": b"%d " % number, "more_body": True})
+                await asyncio.sleep(0.02)
+            except (asyncio.CancelledError, StreamEnded):
+                continue
+        await send({"type": "http.response.body", "body": b""})
+
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        call = Call(GuardMiddleware(deaf, guard=guard), issuer.token())
+        await asyncio.sleep(0.1)
+        stream.entries(6, session(6))
+        stream.heartbeat(6)
+        with pytest.raises(StreamEnded):
+            await asyncio.wait_for(call.task, 6)
+        assert len(call.sent) < 30
+        assert call.sent[-1]["more_body"]
+
+
+async def test_clean_up_is_not_cut_off_by_the_next_revocation(issuer: Scripted) -> None:
+    cleaned = asyncio.Event()
+
+    async def careful(_scope: Any, _receive: Any, _send: Any) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.5)
+            cleaned.set()
+
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        call = Call(GuardMiddleware(careful, guard=guard), issuer.token())
+        await asyncio.sleep(0.05)
+        for number in range(6, 10):
+            stream.entries(number, session(number, "s" if number == 6 else f"other {number}"))
+            stream.heartbeat(number)
+            await asyncio.sleep(0.12)
+        await asyncio.wait_for(call.task, 3)
+        assert cleaned.is_set()
+        assert call.status == 401
+        assert not guard._watched
+
+
+async def test_a_server_that_gives_up_a_request_is_not_taken_for_a_revocation(issuer: Scripted) -> None:
+    async def long(*_: Any) -> None:
+        await asyncio.sleep(30)
+
+    async with protecting(issuer) as guard:
+        await begun(issuer, guard)
+        call = Call(GuardMiddleware(long, guard=guard), issuer.token())
+        await asyncio.sleep(0.05)
+        call.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call.task
+        assert (call.sent, guard._watched) == ([], set())
+
+
+async def streaming(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("policy", "goes_on"), [("refuse", False), ("allow", True), ("introspect", False)])
+async def test_streams_are_looked_at_again_while_nothing_is_heard(issuer: Scripted, policy: Any, goes_on: bool) -> None:
+    async def on_introspect(_: str) -> Answer:
+        return 200, {"active": False}
+
+    issuer.on_introspect = on_introspect
+    async with protecting(issuer, max_staleness=0.5) as guard:
+        await begun(issuer, guard)
+        # The rule's own word counts, not the guard's.
+        app = GuardMiddleware(streaming, guard=guard, rules=[Rule("/", on_stale=policy)])
+        call = Call(app, issuer.token())
+        await asyncio.sleep(0.1)
+        assert call.status == 200
+        done, _ = await asyncio.wait((call.task,), timeout=2.5)
+        assert bool(done) is not goes_on
+        call.task.cancel()
+        with pytest.raises((StreamEnded, asyncio.CancelledError)):
+            await call.task
+
+
+async def test_a_route_may_say_what_happens_when_nothing_is_heard(issuer: Scripted) -> None:
+    app = FastAPI()
+    async with protecting(issuer, max_staleness=0.5, on_stale="allow") as guard:
+
+        @app.get("/strict")
+        async def strict(caller: Annotated[Principal, Depends(guard.requires(on_stale="refuse"))]) -> str:
+            return caller.subject
+
+        @app.get("/usual")
+        async def usual(caller: Annotated[Principal, Security(guard)]) -> str:
+            return caller.subject
+
+        await begun(issuer, guard)
+        headers = bearer(issuer.token())
+        for protected in (app, GuardMiddleware(app, guard=guard)):
+            async with client(protected) as http:
+                if guard.status.staleness < 0.4:
+                    assert (await http.get("/strict", headers=headers)).status_code == 200
+                await until(lambda: guard.status.staleness > 0.6)
+                refused = await http.get("/strict", headers=headers)
+                assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+                assert (await http.get("/usual", headers=headers)).status_code == 200
+        rules = [Rule("/usual", on_stale="refuse")]
+        async with client(GuardMiddleware(app, guard=guard, rules=rules)) as http:
+            assert (await http.get("/usual", headers=headers)).status_code == 503
+
+
+async def test_what_another_guard_let_in_is_not_let_in_here(issuer: Scripted) -> None:
+    app = FastAPI()
+    outer, inner = protecting(issuer), Guard(issuer=issuer.base, audience="https://other.example.com")
+
+    @app.get("/")
+    async def other(caller: Annotated[Principal, Security(inner)]) -> str:
+        return caller.subject
+
+    async with outer, inner:
+        await begun(issuer, outer)
+        await begun(issuer, inner)
+        async with client(GuardMiddleware(app, guard=outer)) as http:
+            assert (await http.get("/", headers=bearer(issuer.token()))).status_code == 401
+
+
+async def test_a_stream_behind_a_dependency_can_be_held_to_its_caller(issuer: Scripted) -> None:
+    async def chunks() -> AsyncIterator[int]:
+        for number in range(1000):
+            yield number
+            await asyncio.sleep(0.02)
+
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        principal = await guard.verify(issuer.token())
+        seen = []
+
+        async def read() -> None:
+            async for number in guard.while_good(principal, chunks()):
+                seen.append(number)
+                if number == 3:
+                    stream.entries(6, session(6))
+
+        with pytest.raises(Unauthenticated):
+            await asyncio.wait_for(read(), 3)
+        assert 3 <= seen[-1] < 50

@@ -1,0 +1,246 @@
+"""A guard that has to ask its issuer: what counts as an answer, who may pass without one, and how much it asks."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from authwright.domain.errors import Unauthenticated, Unavailable
+from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, new_key
+from authwright.guard import Guard
+from authwright.guard import guard as module
+from guarded import until
+from scripted import Answer, Scripted, Stream, scripted, session
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Scripted]:
+    async with scripted() as made:
+        yield made
+
+
+async def begun(issuer: Scripted, guard: Guard) -> Stream:
+    """The stream of *guard*, which has heard one heartbeat and will hear no other."""
+    stream = await asyncio.wait_for(issuer.streams.get(), 5)
+    stream.snapshot(5)
+    stream.heartbeat(5)
+    await until(lambda: guard.status.cursor is not None and guard.status.keys_age < 9)
+    return stream
+
+
+@pytest.fixture
+async def stale(issuer: Scripted) -> AsyncIterator[Guard]:
+    async with issuer.guard(max_staleness=0.5) as guard:
+        await begun(issuer, guard)
+        await until(lambda: guard.status.staleness > 0.6)
+        yield guard
+
+
+def answering(issuer: Scripted, *answers: Answer, seconds: float = 0) -> list[str]:
+    """Answer questions with *answers* in turn, the last of them for ever; what was asked about."""
+    asked: list[str] = []
+
+    async def on_introspect(token: str) -> Answer:
+        asked.append(token)
+        await asyncio.sleep(seconds)
+        return answers[min(len(asked), len(answers)) - 1]
+
+    issuer.on_introspect = on_introspect
+    return asked
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 413, 421, 429])
+async def test_an_issuer_that_refuses_the_guard_opens_no_door_and_is_left_alone(
+    issuer: Scripted, stale: Guard, status: int
+) -> None:
+    asked = answering(issuer, (status, {}))
+    for number in range(5):
+        with pytest.raises(Unavailable):
+            await stale.verify(issuer.token(jti=str(number)))
+    assert len(asked) == 1
+    assert stale.status.alarms == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, []),
+        (200, {"active": True}),
+        (200, {"active": True, "iss": "{base}", "aud": "https://api.example.com", "sub": 1}),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_opens_no_door(issuer: Scripted, stale: Guard, answer: Answer) -> None:
+    status, content = answer
+    if isinstance(content, dict) and "iss" in content:
+        content = {**content, "iss": issuer.base}
+    answering(issuer, (status, content))
+    with pytest.raises((Unavailable, Unauthenticated)):
+        await stale.verify(issuer.token())
+
+
+async def test_a_word_for_another_issuer_or_audience_is_none(issuer: Scripted, stale: Guard) -> None:
+    for number, claims in enumerate(
+        ({"iss": "https://other.example"}, {"aud": "https://other.example"}, {"active": 1})
+    ):
+        answering(issuer, issuer.introspection(**claims))
+        with pytest.raises(Unauthenticated):
+            await stale.verify(issuer.token(jti=str(number)))
+
+
+async def test_one_question_that_fails_decides_nothing_about_another_token(issuer: Scripted, stale: Guard) -> None:
+    answering(issuer, (500, {}), (200, {"active": False}))
+    await stale.verify(issuer.token(jti="whose question failed"))
+    assert stale.status.alarms == 1
+    with pytest.raises(Unauthenticated):
+        await stale.verify(issuer.token(jti="revoked"))
+
+
+async def test_the_issuers_word_is_good_for_a_second(issuer: Scripted, stale: Guard) -> None:
+    asked = answering(issuer, issuer.introspection(), (200, {"active": False}))
+    token = issuer.token()
+    for _ in range(5):
+        await stale.verify(token)
+    assert len(asked) == 1
+    await asyncio.sleep(module.VERDICT_SECONDS)
+    with pytest.raises(Unauthenticated):
+        await stale.verify(token)
+    assert len(asked) == 2
+
+
+async def test_much_to_ask_at_once_opens_no_door(issuer: Scripted, stale: Guard) -> None:
+    revoked = issuer.token(jti="revoked")
+    good = issuer.introspection()
+
+    async def on_introspect(token: str) -> Answer:
+        await asyncio.sleep(0.15)
+        return (200, {"active": False}) if token == revoked else good
+
+    issuer.on_introspect = on_introspect
+    crowd = [asyncio.create_task(stale.verify(issuer.token(jti=str(number)))) for number in range(600)]
+    for _ in range(4):
+        await asyncio.sleep(0.3)
+        with pytest.raises((Unauthenticated, Unavailable)):
+            await stale.verify(revoked)
+    answers = await asyncio.gather(*crowd, return_exceptions=True)
+    # Who had to wait too long is told so; nobody passed unasked.
+    assert {type(answer).__name__ for answer in answers} == {"Principal", "Unavailable"}
+    assert stale.status.alarms == 0
+
+
+async def test_when_nobody_answers_one_at_a_time_tries_again(issuer: Scripted, stale: Guard) -> None:
+    asked = answering(issuer, (503, {}))
+    for number in range(module.AWAY_AFTER):
+        await stale.verify(issuer.token(jti=str(number)))
+    before = len(asked)
+    await asyncio.gather(*(stale.verify(issuer.token(jti=f"more {number}")) for number in range(50)))
+    assert len(asked) == before
+    await asyncio.sleep(module.AGAIN_SECONDS + 0.05)
+    answering(issuer, issuer.introspection(), seconds=0.1)
+    await asyncio.gather(*(stale.verify(issuer.token(jti=f"again {number}")) for number in range(50)))
+    # It is back: from now on everything is asked about again.
+    asked = answering(issuer, (200, {"active": False}))
+    with pytest.raises(Unauthenticated):
+        await stale.verify(issuer.token(jti="revoked"))
+    assert len(asked) == 1
+
+
+async def test_what_the_feed_tells_while_a_question_hangs_counts(issuer: Scripted) -> None:
+    async with issuer.guard(max_staleness=0.5) as guard:
+        stream = await begun(issuer, guard)
+        await until(lambda: guard.status.staleness > 0.6)
+        answering(issuer, issuer.introspection(), seconds=0.5)
+        asking = asyncio.create_task(guard.verify(issuer.token()))
+        await asyncio.sleep(0.2)
+        stream.entries(6, session(6))
+        stream.heartbeat(6)
+        with pytest.raises(Unauthenticated):
+            await asking
+
+
+async def test_what_is_revoked_cannot_be_watched(issuer: Scripted) -> None:
+    async with issuer.guard() as guard:
+        stream = await begun(issuer, guard)
+        token = issuer.token()
+        principal = await guard.verify(token)
+        stream.entries(6, session(6))
+        await until(lambda: guard.status.revocations == 1)
+        with pytest.raises(Unauthenticated):
+            guard.watch(principal, token)
+
+
+def known_key(issuer: Scripted, key: str, **claims: Any) -> list[str]:
+    """*key* is good, any other is not; what was asked about."""
+    asked: list[str] = []
+
+    async def on_introspect(token: str) -> Answer:
+        asked.append(token)
+        return issuer.introspection(**claims) if token == key else (200, {"active": False})
+
+    issuer.on_introspect = on_introspect
+    return asked
+
+
+async def test_a_key_is_asked_about_again_after_a_while(issuer: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEY_SECONDS", 0.2)
+    key = new_key(CLIENT_KEY_PREFIX)
+    asked = known_key(issuer, key)
+    async with issuer.guard(accept_keys=True) as guard:
+        await begun(issuer, guard)
+        for _ in range(3):
+            await guard.verify(key)
+        assert len(asked) == 1
+        await asyncio.sleep(0.25)
+        answering(issuer, (200, {"active": False}))
+        with pytest.raises(Unauthenticated):
+            await guard.verify(key)
+
+
+async def test_a_key_that_has_expired_is_refused_whatever_was_said(issuer: Scripted) -> None:
+    key = new_key(API_KEY_PREFIX)
+    known_key(issuer, key, exp=int(time.time()) - 1)
+    async with issuer.guard(accept_keys=True) as guard:
+        await begun(issuer, guard)
+        with pytest.raises(Unauthenticated):
+            await guard.verify(key)
+
+
+async def test_a_key_whose_word_is_older_than_the_feed_is_asked_about_again(issuer: Scripted) -> None:
+    key = new_key(API_KEY_PREFIX)
+    known_key(issuer, key)
+    async with issuer.guard(accept_keys=True) as guard:
+        stream = await begun(issuer, guard)
+        await guard.verify(key)
+        stream.entries(6, {"number": 6, "kind": "client", "target": "cli_1", "until": 2**33})
+        await until(lambda: guard.status.revocations == 1)
+        # The issuer is slower to know than the feed: what the feed says stands.
+        with pytest.raises(Unauthenticated):
+            await guard.verify(key)
+
+
+async def test_keys_that_strangers_make_up_leave_room_for_good_ones(
+    issuer: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEY_SECONDS", 0.1)
+    monkeypatch.setattr(module, "MOST_VERDICTS", 50)
+    key = new_key(CLIENT_KEY_PREFIX)
+
+    async def on_introspect(token: str) -> Answer:
+        await asyncio.sleep(0.05)
+        return issuer.introspection() if token == key else (200, {"active": False})
+
+    issuer.on_introspect = on_introspect
+    async with issuer.guard(accept_keys=True) as guard:
+        await begun(issuer, guard)
+        await guard.verify(key)
+        crowd = [asyncio.create_task(guard.verify(new_key(CLIENT_KEY_PREFIX))) for _ in range(1000)]
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            asked = time.monotonic()
+            await guard.verify(key)
+            assert time.monotonic() - asked < 1
+        answers = await asyncio.gather(*crowd, return_exceptions=True)
+        assert {type(answer) for answer in answers} <= {Unauthenticated, Unavailable}
+        assert len(guard._bad) <= 50
+        assert len(guard._good) == 1
