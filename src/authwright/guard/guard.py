@@ -23,7 +23,7 @@ from authwright.guard.issuer import ANSWER_SECONDS, Issuer, IssuerAway, IssuerDr
 from authwright.guard.jwks import Jwks
 from authwright.guard.principal import Principal
 from authwright.guard.revocations import REFUSED_SECONDS, Follower
-from authwright.guard.verifier import Verifier
+from authwright.guard.verifier import MAX_CACHED_BYTES, Verifier
 from authwright.jose.encoding import b64url_decode
 from authwright.jose.errors import InvalidKey, InvalidToken, UnknownKey
 from authwright.jose.keys import PublicKey, SharedSecret
@@ -157,7 +157,8 @@ class Guard:
     about each token, and accepts it until it expires if the issuer cannot be asked either; `allow` accepts;
     `refuse` answers 503. *accept_keys*: API keys and client keys are credentials, too. *leeway* (seconds) covers
     clocks that differ, *max_lifetime* (seconds) is the longest the issuer gives a token. *shared_secrets* (base64url,
-    by key id) are for an issuer that signs with HS256.
+    by key id) are for an issuer that signs with HS256. *cache_bytes* bounds what tokens that were seen before may take:
+    some 1.6 KB each.
 
     Raises ValueError for what is unsafe. Not for several threads: one event loop at a time.
     """
@@ -174,6 +175,7 @@ class Guard:
         leeway: int = 5,
         max_lifetime: int = MAX_LIFETIME,
         shared_secrets: Mapping[str, str] | None = None,
+        cache_bytes: int = MAX_CACHED_BYTES,
         clock: Callable[[], Instant] = system_clock,
     ) -> None:
         if key is not None and key_digest(key, CLIENT_KEY_PREFIX) is None:
@@ -204,6 +206,7 @@ class Guard:
             revocations=self._revocations,
             leeway=leeway,
             max_lifetime=max_lifetime,
+            cache_bytes=cache_bytes,
         )
         self._new_issuer = partial(Issuer, issuer, key=key)
         self._new_issuer()  # raises for what is unsafe

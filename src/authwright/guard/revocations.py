@@ -188,14 +188,17 @@ class Follower:
         if not isinstance(entries, list):
             raise Broken("no entries")
         place = _place(content)
-        message.entries += map(_entry, entries)
+        if content.get("snapshot") is True:
+            message.snapshot.start(map(_entry, entries))
+        else:
+            message.entries += map(_entry, entries)
         if content.get("more") is True:
             return
-        taken, message.entries = message.entries, []
         if content.get("snapshot") is True:
-            self._replace(taken, place)
+            self._replace(message.snapshot, place)
         else:
-            self._apply(taken, place)
+            self._apply(message.entries, place)
+        message.snapshot, message.entries = Revocations(), []
         self._known = self._from = place
 
     def _apply(self, entries: list[Revocation], place: Place) -> None:
@@ -212,13 +215,11 @@ class Follower:
         if any(entry.kind == "key" for entry in new):
             self._on_keys()
 
-    def _replace(self, entries: list[Revocation], place: Place) -> None:
+    def _replace(self, draft: Revocations, place: Place) -> None:
         known = self._known
         if known is not None and place.epoch == known.epoch and place.number < known.number:
             # Nothing that is known is given up for it: the guard grows stale, and says so.
             raise Broken("rollback: the issuer has lost what it said before")
-        draft = Revocations()
-        draft.start(entries)
         if draft.head > place.number:
             raise Broken("a snapshot and its cursor do not belong together")
         draft.head = place.number
@@ -231,9 +232,10 @@ class Follower:
 
 
 class _Message:
-    """Entries of a message of which more is to come."""
+    """What of a message is here, of which more is to come."""
 
     def __init__(self) -> None:
+        self.snapshot = Revocations()
         self.entries: list[Revocation] = []
 
 

@@ -7,7 +7,7 @@ key set, and every hit is still held against the clock and the revocations.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import Revocations
@@ -19,6 +19,13 @@ from authwright.jose.keys import VerifyingKey
 
 MAX_CACHED_BYTES: Final = 64 * 1024 * 1024
 """What the tokens that were seen before may take, all together."""
+ENTRY_BYTES: Final = 1000
+"""About what each takes beside itself: what was read from it, and Python's own around that."""
+
+
+Seen = tuple[Principal, int, int]
+"""Of a token: its principal, until when it is good (microseconds), and the version of the revocations that were asked.
+"""
 
 
 class Verifier:
@@ -34,6 +41,7 @@ class Verifier:
         "_generation_bytes",
         "_issuer",
         "_keys",
+        "_latest",
         "_leeway",
         "_max_lifetime",
         "_old",
@@ -66,13 +74,16 @@ class Verifier:
         self.revocations = revocations
         self.use_keys(keys)
 
+    def _forget_all(self) -> None:
+        self._young: dict[str, Seen] = {}
+        self._old: dict[str, Seen] = {}
+        self._young_bytes = 0
+        self._latest = 0
+
     def use_keys(self, keys: Mapping[str, VerifyingKey]) -> None:
         """Verify with *keys* from now on. Forgets what older keys vouched for."""
         self._keys = KeySet(keys, typ=ACCESS_TOKEN_TYPE)
-        # Of each token: its principal, from when and until when it is good, and the revocations it was held against.
-        self._young: dict[str, list[Any]] = {}
-        self._old: dict[str, list[Any]] = {}
-        self._young_bytes = 0
+        self._forget_all()
 
     @property
     def audience(self) -> str:
@@ -90,19 +101,18 @@ class Verifier:
 
         Raises InvalidToken: MalformedToken, LimitExceeded, SignatureRefused (UnknownKey), ClaimRefused, TokenExpired.
         """
+        if now < self._latest:
+            # A clock that was set back may be before the time of what was seen: nothing of it counts.
+            self._forget_all()
         seen = remembered = self._young.get(token)
         if seen is None:
             seen = self._old.pop(token, None) or self._verify_first(token, now)
-        principal: Principal
-        principal, since, until, version = seen
-        if not since <= now < until:
-            if now < since:
-                raise ClaimRefused("not yet valid")
+        principal, until, version = seen
+        if now >= until:
             self._forget(token)
             raise TokenExpired("expired")
         # What was looked up once holds until something is added.
         if version != self.revocations.version:
-            version = self.revocations.version
             withdrawn = self.revocations.refuses(
                 session=principal.session_id,
                 subject=principal.subject,
@@ -114,12 +124,14 @@ class Verifier:
             if withdrawn is not None:
                 self._forget(token)
                 raise ClaimRefused(f"revoked: {withdrawn}")
-            seen[3] = version
+            seen = (principal, until, self.revocations.version)
+            if remembered is not None:
+                self._young[token] = seen
         if remembered is None:
             self._remember(token, seen)
         return principal
 
-    def _verify_first(self, token: str, now: Instant) -> list[Any]:
+    def _verify_first(self, token: str, now: Instant) -> Seen:
         payload, key = self._keys.open(token)
         leeway = self._leeway
         claims = validate_access_claims(
@@ -130,25 +142,19 @@ class Verifier:
             leeway=leeway,
             max_lifetime=self._max_lifetime,
         )
-        principal = Principal(*claims, key.kid)
-        since, until = (principal.issued_at - leeway) * MICROSECONDS, (principal.expires_at + leeway) * MICROSECONDS
+        principal = tuple.__new__(Principal, (*claims, key.kid))
+        # Requests that wait may come with a moment that is a little past.
+        self._latest = now - max(leeway, 1) * MICROSECONDS
         # Not held against anything yet: no version is -1.
-        return [principal, since, until, -1]
+        return principal, (principal.expires_at + leeway) * MICROSECONDS, -1
 
-    def _remember(self, token: str, seen: list[Any]) -> None:
-        weight = _weight(token, seen[0])
-        self._young_bytes += weight
+    def _remember(self, token: str, seen: Seen) -> None:
+        self._young_bytes += len(token) + ENTRY_BYTES
         if self._young_bytes > self._generation_bytes:
             # What was not asked for during a whole generation goes.
-            self._old, self._young, self._young_bytes = self._young, {}, weight
+            self._old, self._young, self._young_bytes = self._young, {}, len(token) + ENTRY_BYTES
         self._young[token] = seen
 
     def _forget(self, token: str) -> None:
-        seen = self._young.pop(token, None)
-        if seen is not None:
-            self._young_bytes -= _weight(token, seen[0])
-
-
-def _weight(token: str, principal: Principal) -> int:
-    """About how many bytes an entry takes: the token, what was read from it, and Python's own around both."""
-    return len(token) + 1400 + 128 * len(principal.roles)
+        if self._young.pop(token, None) is not None:
+            self._young_bytes -= len(token) + ENTRY_BYTES

@@ -88,7 +88,7 @@ def parse_json(data: bytes) -> Any:
     except UnicodeDecodeError:
         raise MalformedToken("JSON is not UTF-8") from None
     # What a token holds: one object, no other in it, no escapes, nothing around it. Anything else is read the long way.
-    if text[:1] == "{" and text.count("{") == 1 and text.count("[") < MAX_JSON_DEPTH and "\\" not in text:
+    if text[:1] == "{" and text.find("{", 1) < 0 and "\\" not in text and text.count("[") < MAX_JSON_DEPTH:
         try:
             members, end = _scan(text, 0)
         except (StopIteration, ValueError):

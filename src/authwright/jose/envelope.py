@@ -63,9 +63,11 @@ class KeySet:
             except UnicodeEncodeError:
                 raise MalformedToken("token is not ASCII") from None
         parts = token.split(b".")
-        if len(parts) != 3 or not all(parts):
-            raise MalformedToken("not three base64url parts")
+        if len(parts) != 3:
+            raise MalformedToken("not three parts")
         header, payload, signature = parts
+        if not header or not payload or not signature:
+            raise MalformedToken("an empty part")
         key = self._headers.get(header)
         known = key is not None
         if key is None:
