@@ -75,9 +75,9 @@ async def issuing(folder: Path, *, named_by: int | None = None, **settings: Any)
     """An issuer of tokens for API, with the user bholay. *named_by*: the port of a proxy that its name leads to."""
     port = free_port()
     base = f"http://127.0.0.1:{named_by or port}"
-    values = {"issuer": base, "port": port, "audiences": (API,), "registration": "open"}
+    values = {"issuer": base, "port": port, "audiences": (API,), "registration": "open", **settings}
     clock = Clock(Instant(time.time_ns() // 1000))
-    async with open_service(clock=clock, settings=production(folder, **values, **settings)) as service:
+    async with open_service(clock=clock, settings=production(folder, **values)) as service:
         async with listening(service.app, port):
             issuer = Issuer(service, base, "", port)
             await issuer.register()

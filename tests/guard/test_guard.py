@@ -11,6 +11,9 @@ from authwright.domain.errors import Unauthenticated, Unavailable
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.secrets import ClientId
 from authwright.guard import Guard
+from authwright.jose.encoding import b64url_decode
+from authwright.jose.keys import SharedSecret
+from authwright.jose.sign import Signer
 from guarded import API, Issuer, issuing, until
 from harness import bearer
 
@@ -166,3 +169,24 @@ def test_a_guard_goes_on_in_another_event_loop(tmp_path: Path) -> None:
             assert len(await asyncio.to_thread(in_loops_of_their_own)) == 1
 
     asyncio.run(twice())
+
+
+async def test_hs256_is_accepted_with_the_secret_of_this_audience_and_no_other(tmp_path: Path) -> None:
+    other = "https://other.example.com"
+    async with issuing(tmp_path, signing_alg="HS256", audiences=(API, other)) as issuer:
+        keyring, now = issuer.service.server.keyring, issuer.service.clock()
+        secrets = keyring.shared_secrets(API, now)
+        assert keyring.jwks(now) == {"keys": []}
+        token = await issuer.token()
+        async with issuer.guard(shared_secrets=secrets) as guard:
+            assert (await guard.verify(token)).username == "bholay"
+            # Who can check the tokens of one API cannot make those of another.
+            ((kid, secret),) = secrets.items()
+            forged = Signer(SharedSecret(b64url_decode(secret.encode()), kid=kid), typ="at+jwt")
+            claims = {"iss": issuer.base, "aud": other, "sub": "usr_1", "client_id": "c", "jti": "j"}
+            seconds = now // 1_000_000
+            made = forged.sign({**claims, "iat": seconds, "exp": seconds + 60})
+            async with issuer.guard(audience=other, shared_secrets=keyring.shared_secrets(other, now)) as another:
+                assert await refused(another, made)
+            async with issuer.guard() as without:
+                assert await refused(without, token)

@@ -27,6 +27,7 @@ HELP = [
     ("keys", "list"),
     ("keys", "rotate"),
     ("keys", "withdraw"),
+    ("keys", "share"),
     ("keys", "rewrap"),
 ]
 
@@ -229,3 +230,19 @@ def test_without_the_server_the_command_says_how_to_install_it(tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "pip install 'authwright[server]'" in done.stderr
+
+
+def test_the_secrets_of_an_audience_are_shown_and_never_the_issuers(tmp_path: Path) -> None:
+    api = "https://api.example.com"
+    env = {"AUTHWRIGHT_MODE": "dev", "AUTHWRIGHT_AUDIENCES": f"{api} http://127.0.0.1:8000"}
+    closed = {**env, "AUTHWRIGHT_SIGNING_ALG": "HS256"}
+    shown = run(tmp_path, "keys", "share", api, **closed)
+    ((kid, secret),) = json.loads(shown.stdout).items()
+    (listed,) = json.loads(run(tmp_path, "keys", "list", "--json", **closed).stdout)
+    assert (kid, len(secret)) == (listed["kid"], 43)
+    for unknown in ("http://127.0.0.1:8000", "https://other.example.com"):
+        refused = run(tmp_path, "keys", "share", unknown, **closed)
+        assert (refused.returncode, refused.stdout) == (1, "")
+    (tmp_path / "open").mkdir()
+    public = run(tmp_path / "open", "keys", "share", api, **env)
+    assert (public.returncode, "public keys" in public.stderr) == (1, True)

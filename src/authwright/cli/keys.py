@@ -73,6 +73,29 @@ def withdraw(kid: Annotated[str, typer.Argument(metavar="KID", help="As `authwri
 
 
 @app.command()
+def share(
+    audience: Annotated[str, typer.Argument(metavar="AUDIENCE", help="One of AUTHWRIGHT_AUDIENCES.")],
+) -> None:
+    """Show the secrets by which a guard of AUDIENCE verifies HS256, as JSON by key id. For closed systems.
+
+    Whoever has them can make tokens for this API. Show them again after `authwright keys rotate`.
+
+    Example:  authwright keys share https://api.example.com
+    """
+
+    async def work(server: Any) -> dict[str, str]:
+        if audience not in server.settings.audiences or audience == server.settings.issuer:
+            fail("AUDIENCE is none of AUTHWRIGHT_AUDIENCES; what is for the issuer itself is never shared.")
+        shared: dict[str, str] = server.keyring.shared_secrets(audience, server.clock())
+        return shared
+
+    secrets = with_server(work)
+    if not secrets:
+        fail("There is no HS256 key: guards read the public keys from /.well-known/jwks.json.")
+    typer.echo(json.dumps(secrets))
+
+
+@app.command()
 def rewrap() -> None:
     """Encrypt every stored key under the current SECRET_KEY, the old one being SECRET_KEY_PREVIOUS.
 

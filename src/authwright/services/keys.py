@@ -31,6 +31,7 @@ from authwright.domain.refresh import RefreshTokens
 from authwright.domain.revocation import FOREVER, Revocation
 from authwright.domain.secrets import derive
 from authwright.jose.claims import ACCESS_TOKEN_TYPE
+from authwright.jose.encoding import b64url_encode
 from authwright.jose.keys import Algorithm, PrivateKey, SharedSecret, VerifyingKey
 from authwright.jose.sign import Signer
 from authwright.storage.port import Counter, IncompatibleStore, NameDigest, Store
@@ -180,6 +181,14 @@ class Keyring:
             keys[record.id] = key if isinstance(key, SharedSecret) else key.public
         return keys
 
+    def shared_secrets(self, audience: str, now: Instant) -> dict[str, str]:
+        """What a guard of *audience* verifies HS256 with, by key id, in base64url. Whoever has it can make tokens for
+        this audience, and for no other.
+        """
+        published = published_keys(self._signing.records, now=now, keep=self._keep)
+        shared = [record.id for record in published if isinstance(self._signing.material[record.id], bytes)]
+        return {kid: b64url_encode(self._secret(kid, audience)) for kid in shared}
+
     def jwks(self, now: Instant) -> dict[str, list[dict[str, str]]]:
         """The public key set (RFC 7517), made from decrypted keys only. HS256 keys are not in it."""
         published = published_keys(self._signing.records, now=now, keep=self._keep)
@@ -284,8 +293,14 @@ class Keyring:
         material = self._signing.material[record.id]
         if isinstance(material, PrivateKey):
             return material
+        return SharedSecret(self._secret(record.id, audience), kid=record.id)
+
+    def _secret(self, kid: str, audience: str) -> bytes:
+        material = self._signing.material[kid]
+        if isinstance(material, PrivateKey):
+            raise TypeError("a key pair is not shared")
         # One secret per audience: an API that can check its own tokens cannot make another's.
-        return SharedSecret(derive(material, f"HS256 {audience}"), kid=record.id)
+        return derive(material, f"HS256 {audience}")
 
 
 def _as_alg(name: str) -> Algorithm:
