@@ -9,7 +9,7 @@ import pytest
 
 from authwright.domain.errors import Unauthenticated, Unavailable
 from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, new_key
-from authwright.guard import Guard
+from authwright.guard import Guard, questions
 from authwright.guard import guard as module
 from guarded import until
 from scripted import Answer, Scripted, Stream, scripted, session
@@ -131,12 +131,12 @@ async def test_much_to_ask_at_once_opens_no_door(issuer: Scripted, stale: Guard)
 
 async def test_when_nobody_answers_one_at_a_time_tries_again(issuer: Scripted, stale: Guard) -> None:
     asked = answering(issuer, (503, {}))
-    for number in range(module.AWAY_AFTER):
+    for number in range(questions.AWAY_AFTER):
         await stale.verify(issuer.token(jti=str(number)))
     before = len(asked)
     await asyncio.gather(*(stale.verify(issuer.token(jti=f"more {number}")) for number in range(50)))
     assert len(asked) == before
-    await asyncio.sleep(module.AGAIN_SECONDS + 0.05)
+    await asyncio.sleep(questions.AGAIN_SECONDS + 0.05)
     answering(issuer, issuer.introspection(), seconds=0.1)
     await asyncio.gather(*(stale.verify(issuer.token(jti=f"again {number}")) for number in range(50)))
     # It is back: from now on everything is asked about again.
@@ -223,7 +223,7 @@ async def test_keys_that_strangers_make_up_leave_room_for_good_ones(
     issuer: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEY_SECONDS", 0.1)
-    monkeypatch.setattr(module, "MOST_VERDICTS", 50)
+    monkeypatch.setattr(questions, "MOST_VERDICTS", 50)
     key = new_key(CLIENT_KEY_PREFIX)
 
     async def on_introspect(token: str) -> Answer:
@@ -242,5 +242,6 @@ async def test_keys_that_strangers_make_up_leave_room_for_good_ones(
             assert time.monotonic() - asked < 1
         answers = await asyncio.gather(*crowd, return_exceptions=True)
         assert {type(answer) for answer in answers} <= {Unauthenticated, Unavailable}
-        assert len(guard._bad) <= 50
-        assert len(guard._good) == 1
+        assert guard._life
+        assert len(guard._life.questions._bad) <= 50
+        assert len(guard._life.questions._good) == 1

@@ -9,7 +9,6 @@ Everything in here runs on one event loop; it begins with the first token, or wi
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +17,12 @@ from typing import Any, Final, Literal, Self, TypeVar, get_args
 from authwright.domain.errors import Forbidden, InsufficientScope, Unauthenticated, Unavailable
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import Revocations
-from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, Digest, digest, is_key, key_digest
-from authwright.guard.issuer import ANSWER_SECONDS, Issuer, IssuerAway, IssuerDropped, IssuerRefuses
+from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, is_key, key_digest
+from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
 from authwright.guard.jwks import Jwks
 from authwright.guard.principal import Principal
-from authwright.guard.revocations import REFUSED_SECONDS, Follower
+from authwright.guard.questions import Questions
+from authwright.guard.revocations import Follower
 from authwright.guard.verifier import MAX_CACHED_BYTES, Verifier
 from authwright.jose.encoding import b64url_decode
 from authwright.jose.errors import InvalidKey, InvalidToken, UnknownKey
@@ -37,18 +37,10 @@ VERDICT_SECONDS: Final = 1.0
 """For how long the issuer's word on a token is taken while the feed is lost."""
 KEY_SECONDS: Final = 10.0
 """For how long the issuer's word on a key is taken while the feed is followed."""
-MOST_VERDICTS: Final = 10_000
-MOST_QUESTIONS: Final = 32
-"""Questions to the issuer at a time; of these few may be about credentials that never were good here."""
-MOST_STRANGE_QUESTIONS: Final = 8
-AWAY_AFTER: Final = 3
-"""Questions in a row that found no issuer, after which one at a time tries whether it is back."""
-AGAIN_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 1.0
 """How often what goes on for long is looked at again, and how often at most for news (a tenth of it)."""
 
 C = TypeVar("C")
-V = TypeVar("V")
 
 log = logging.getLogger("authwright.guard")
 
@@ -111,6 +103,7 @@ class _Life:
         self,
         issuer: Issuer,
         revocations: Revocations,
+        questions: Questions,
         *,
         on_progress: Callable[[], None],
         look: Callable[[], Awaitable[None]],
@@ -121,15 +114,8 @@ class _Life:
         self.follower = Follower(
             issuer, revocations, time=steady_clock, on_progress=on_progress, on_keys=self.jwks.fetch_soon
         )
+        self.questions = questions
         self._look = look
-        self.questions = asyncio.Semaphore(MOST_QUESTIONS)
-        self.strange_questions = asyncio.Semaphore(MOST_STRANGE_QUESTIONS)
-        # Of the last questions, how many in a row found nobody; when to try again, and whether somebody does.
-        self.unanswered = 0
-        self.again_at = float("-inf")
-        self.trying = False
-        self.refused_until = float("-inf")
-        self.asking: dict[Digest, asyncio.Task[Principal | None]] = {}
         self.complete = asyncio.Event()
         """Set when keys and revocations were heard of."""
         self.task = asyncio.create_task(self._live())
@@ -214,13 +200,10 @@ class Guard:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keys: Mapping[str, PublicKey] | None = None
         self._calm_until = float("-inf")
-        # The issuer's word, and since when; what is not good in a table of its own, which strangers can fill.
-        self._good: OrderedDict[Digest, tuple[Principal, float]] = OrderedDict()
-        self._bad: OrderedDict[Digest, float] = OrderedDict()
         self._watched: set[Watched] = set()
         self._looked_at, self._looked_for = float("-inf"), 0
         self._alarmed = False
-        self._introspections = self._alarms = 0
+        self._alarms = 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(issuer={self.issuer!r}, audience={self.audience!r})"
@@ -286,7 +269,7 @@ class Guard:
 
         Raises Unauthenticated.
         """
-        if self._refuses(principal) is not None:
+        if self._refuses(principal):
             raise Unauthenticated("The token was revoked.", detail="revoked meanwhile")
 
     async def while_good(self, principal: Principal, chunks: AsyncIterable[C]) -> AsyncIterator[C]:
@@ -342,7 +325,7 @@ class Guard:
             keys=len(self._verifier),
             keys_age=float("inf") if fetched is None else now - fetched,
             key_fetches=0 if life is None else life.jwks.fetches,
-            introspections=self._introspections,
+            introspections=0 if life is None else life.questions.asked,
             alarms=self._alarms,
         )
 
@@ -374,22 +357,17 @@ class Guard:
         except InvalidToken as error:
             raise Unauthenticated(error.public, detail=str(error)) from None
 
-    def _refuses(self, principal: Principal) -> str | None:
-        return self._revocations.refuses(
-            session=principal.session_id,
-            subject=principal.subject,
-            epoch=principal.auth_epoch,
-            client=principal.client_id,
-            token=principal.token_id,
-            key=principal.key_id,
-        )
+    def _refuses(self, principal: Principal) -> bool:
+        return principal.withdrawn_by(self._revocations) is not None
 
     def _begin(self) -> _Life:
         life, loop = self._life, asyncio.get_running_loop()
         if life is None or life.loop is not loop or life.task.done():
             # What was known may be old by now: it is asked for again before anybody is let in.
             self._calm_until = float("-inf")
-            life = _Life(self._new_issuer(), self._revocations, on_progress=self._progress, look=self._look)
+            client = self._new_issuer()
+            questions = Questions(client, issuer=self.issuer, audience=self.audience, time=steady_clock)
+            life = _Life(client, self._revocations, questions, on_progress=self._progress, look=self._look)
             self._loop, self._life = loop, life
         return life
 
@@ -426,7 +404,7 @@ class Guard:
         if self._revocations.version != self._looked_for:
             self._looked_at, self._looked_for = steady_clock(), self._revocations.version
             for watched in self._watched:
-                if self._refuses(watched.principal) is not None:
+                if self._refuses(watched.principal):
                     watched.end()
 
     async def _look(self) -> None:
@@ -448,7 +426,7 @@ class Guard:
         if on_stale == "refuse":
             raise Unavailable(detail="revocations were not heard of for too long")
         try:
-            if await self._ask(token, VERDICT_SECONDS) is None:
+            if await self._begin().questions.ask(token, VERDICT_SECONDS) is None:
                 raise Unauthenticated(detail="the issuer says: not active")
         except IssuerRefuses as refused:
             raise Unavailable(detail=f"the issuer does not answer this guard: {refused}") from None
@@ -464,155 +442,27 @@ class Guard:
             raise Unauthenticated("Keys are not accepted here; log in with one for a token.", detail="a key")
         if key_digest(key, API_KEY_PREFIX) is None and key_digest(key, CLIENT_KEY_PREFIX) is None:
             raise Unauthenticated("The key is not valid.", detail="not a key")
-        await self._ready()
+        questions = (await self._ready()).questions
         seconds = KEY_SECONDS if steady_clock() < self._calm_until else VERDICT_SECONDS
         try:
-            principal = await self._ask(key, seconds)
-            if principal is not None and self._refuses(principal) is not None:
+            principal = await questions.ask(key, seconds)
+            if principal is not None and self._refuses(principal):
                 # Something of it was revoked: only the issuer knows whether this key still is one.
-                self._good.pop(_digest(key), None)
-                principal = await self._ask(key, seconds)
+                questions.forget(key)
+                principal = await questions.ask(key, seconds)
         except (IssuerAway, IssuerRefuses) as away:
             raise Unavailable(detail=f"a key cannot be looked up: {away}") from None
         if principal is None or principal.expires_at * MICROSECONDS <= self._clock():
             raise Unauthenticated("The key is not valid.", detail="the issuer says: not active")
-        if self._refuses(principal) is not None:
+        if self._refuses(principal):
             raise Unauthenticated("The key is not valid.", detail="revoked")
         return principal
-
-    async def _ask(self, token: str, seconds: float) -> Principal | None:
-        """The issuer's word on *token*, at most *seconds* old; None: not active, or not for this audience.
-
-        Raises IssuerAway, IssuerRefuses; Unavailable if too many questions wait.
-        """
-        name, now = _digest(token), steady_clock()
-        known = self._good.get(name)
-        if known is not None and now < known[1] + seconds:
-            return known[0]
-        if now < self._bad.get(name, float("-inf")) + seconds:
-            return None
-        life = self._begin()
-        asking = life.asking.get(name)
-        if asking is None:
-            # Whoever asks for the same meanwhile waits for the same answer.
-            asking = life.asking[name] = asyncio.create_task(self._introspect(life, token, name))
-            asking.add_done_callback(lambda task: _forget_question(life, name, task))
-        return await asyncio.shield(asking)
-
-    async def _introspect(self, life: _Life, token: str, name: Digest) -> Principal | None:
-        # Anybody can make up what looks like a key: only some places are for what never was good.
-        strange = is_key(token) and name not in self._good
-        places = life.strange_questions if strange else life.questions
-        try:
-            async with asyncio.timeout(FIRST_SECONDS):
-                await places.acquire()
-        except TimeoutError:
-            # This guard is busy; that says nothing about the issuer.
-            raise Unavailable(detail="too many questions to the issuer") from None
-        try:
-            begun = steady_clock()
-            answer = await self._answer(life, token)
-        finally:
-            places.release()
-        principal = self._principal(answer)
-        if principal is None:
-            self._good.pop(name, None)
-            _put(self._bad, name, begun)
-        else:
-            self._bad.pop(name, None)
-            _put(self._good, name, (principal, begun))
-        return principal
-
-    async def _answer(self, life: _Life, token: str) -> dict[str, Any]:
-        """The issuer's answer. Once several questions found nobody, one at a time tries whether somebody is back.
-
-        Raises IssuerAway, IssuerRefuses.
-        """
-        if steady_clock() < life.refused_until:
-            raise IssuerRefuses("it refused a moment ago")
-        lost = life.unanswered >= AWAY_AFTER
-        if lost and (life.trying or steady_clock() < life.again_at):
-            raise IssuerAway("it was away a moment ago")
-        life.trying = lost
-        self._introspections += 1
-        try:
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    answer = await life.issuer.introspect(token)
-            except IssuerDropped:
-                # A connection that was kept and had ended meanwhile.
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    answer = await life.issuer.introspect(token)
-        except IssuerRefuses:
-            # Asking on would be counted as guessing.
-            life.refused_until = steady_clock() + REFUSED_SECONDS
-            raise
-        except (IssuerAway, TimeoutError) as away:
-            life.unanswered += 1
-            life.again_at = steady_clock() + AGAIN_SECONDS
-            raise IssuerAway(str(away) or "no answer") from None
-        finally:
-            if lost:
-                life.trying = False
-        life.unanswered = 0
-        return answer
-
-    def _principal(self, answer: Mapping[str, Any]) -> Principal | None:
-        """The caller an introspection tells of (RFC 7662 section 2.2). Raises IssuerRefuses for what makes no sense."""
-        if answer.get("active") is not True:
-            return None
-        aud = answer.get("aud")
-        if answer.get("iss") != self.issuer or self.audience not in (aud if isinstance(aud, list) else [aud]):
-            return None
-        roles, epoch = answer.get("roles", []), answer.get("auth_epoch", 0)
-        issued_at, expires_at = answer.get("iat"), answer.get("exp")
-        scope, subject, client_id = answer.get("scope", ""), answer.get("sub"), answer.get("client_id")
-        texts = (scope, subject, client_id)
-        numbers = (issued_at, expires_at, epoch)
-        if not all(type(each) is str for each in texts) or not all(type(each) is int for each in numbers):
-            raise IssuerRefuses("an introspection without its claims")
-        optional = [answer.get(name) for name in ("sid", "username", "plan")]
-        if not all(each is None or type(each) is str for each in optional) or not isinstance(roles, list):
-            raise IssuerRefuses("an introspection without its claims")
-        return Principal(
-            issuer=self.issuer,
-            subject=str(subject),
-            client_id=str(client_id),
-            session_id=optional[0],
-            token_id=str(answer.get("jti", client_id)),
-            username=optional[1],
-            scopes=frozenset(str(scope).split()),
-            roles=tuple(str(role) for role in roles),
-            plan=optional[2],
-            auth_epoch=int(numbers[2] or 0),
-            issued_at=int(numbers[0] or 0),
-            expires_at=int(numbers[1] or 0),
-            key_id="",
-        )
-
-
-def _forget_question(life: _Life, name: Digest, task: "asyncio.Task[Principal | None]") -> None:
-    del life.asking[name]
-    if not task.cancelled():
-        # Whoever waited was told; if nobody waited any more, nobody needs to know.
-        task.exception()
 
 
 def require_on_stale(on_stale: str) -> None:
     """Raises ValueError unless *on_stale* is one of `introspect`, `allow`, `refuse`."""
     if on_stale not in get_args(OnStale):
         raise ValueError(f"on_stale is {_either(get_args(OnStale))}")
-
-
-def _digest(token: str) -> Digest:
-    return digest(token.encode("utf-8", "surrogatepass"))
-
-
-def _put(table: OrderedDict[Digest, V], name: Digest, value: V) -> None:
-    table[name] = value
-    table.move_to_end(name)
-    while len(table) > MOST_VERDICTS:
-        table.popitem(last=False)
 
 
 def _either(names: Any) -> str:

@@ -113,14 +113,7 @@ class Verifier:
             raise TokenExpired("expired")
         # What was looked up once holds until something is added.
         if version != self.revocations.version:
-            withdrawn = self.revocations.refuses(
-                session=principal.session_id,
-                subject=principal.subject,
-                epoch=principal.auth_epoch,
-                client=principal.client_id,
-                token=principal.token_id,
-                key=principal.key_id,
-            )
+            withdrawn = principal.withdrawn_by(self.revocations)
             if withdrawn is not None:
                 self._forget(token)
                 raise ClaimRefused(f"revoked: {withdrawn}")

@@ -130,17 +130,7 @@ class Revoke:
 
     def still_good(self, caller: Principal) -> bool:
         """Whether nothing that *caller* came with was revoked meanwhile: for what goes on after it was let in."""
-        return (
-            self.revocations.refuses(
-                session=caller.session_id,
-                subject=caller.subject,
-                epoch=caller.auth_epoch,
-                client=caller.client_id,
-                token=caller.token_id,
-                key=caller.key_id,
-            )
-            is None
-        )
+        return caller.withdrawn_by(self.revocations) is None
 
     def ending(
         self, because: EndReason, now: Instant, *, keep: SessionId | None = None, carry_over: bool = False
