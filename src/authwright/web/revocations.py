@@ -10,7 +10,13 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from authwright.domain.errors import InsufficientScope, TooManyAttempts, Unauthenticated, Unavailable
+from authwright.domain.errors import (
+    InsufficientScope,
+    TooManyAttempts,
+    Unauthenticated,
+    Unavailable,
+    UnprocessableContent,
+)
 from authwright.domain.plan import REVOCATIONS
 from authwright.services.feed import Cursor, Feed, News, read_cursor
 from authwright.services.revoke import Revoke
@@ -96,7 +102,7 @@ def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, o
         tag="guards",
         answer=RevocationNews,
         query=Following,
-        refusals=(Unauthenticated, InsufficientScope, TooManyAttempts),
+        refusals=(Unauthenticated, InsufficientScope, UnprocessableContent, TooManyAttempts),
         secured=True,
         example={
             "cursor": "6f3a.12.9c41e0ab",
