@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Annotated, Any
 
@@ -352,6 +353,18 @@ def revoke_many(server: Server) -> None:
     connection.close()
 
 
+def wait_until_told(server: Server, key: str) -> None:
+    """Return when the feed of *server* has all entries."""
+    request = urllib.request.Request(f"{server.base}/revocations", headers={"authorization": f"Bearer {key}"})
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(request) as answer:
+            if len(json.load(answer)["entries"]) >= REVOKED:
+                return
+        time.sleep(0.2)
+    raise TimeoutError("the feed does not tell of all entries")
+
+
 def section() -> tuple[str, list[Figure]]:
     """What is said above the table, and the table."""
     figures = first_sight() + seen_before()
@@ -363,7 +376,7 @@ def section() -> tuple[str, list[Figure]]:
         figures += asyncio.run(endpoint(server, token, key))
         few = followed(server, token, key)
         revoke_many(server)
-        time.sleep(3)
+        wait_until_told(server, key)
         many = followed(server, token, key)
         if many[1] < REVOKED:
             raise RuntimeError(f"the guard knows {many[1]} revocations")

@@ -11,10 +11,12 @@ from typing import Any
 
 import uvicorn
 
+from authwright.domain.errors import Unauthenticated
 from authwright.domain.instant import Instant
 from authwright.guard import Guard
 from authwright.web.protocol import Protocol
 from harness import Clock, Service, open_service, production
+from processes import free_port
 
 API = "https://api.example.com"
 PASSWORD = "a long and unusual passphrase"
@@ -64,12 +66,6 @@ async def listening(app: Any, port: int = 0) -> AsyncIterator[int]:
             await serving
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def issuing(folder: Path, *, named_by: int | None = None, **settings: Any) -> AsyncIterator[Issuer]:
     """An issuer of tokens for API, with the user bholay. *named_by*: the port of a proxy that its name leads to."""
@@ -83,6 +79,15 @@ async def issuing(folder: Path, *, named_by: int | None = None, **settings: Any)
             await issuer.register()
             _, issuer.key = await service.new_client("guard", scope=frozenset({"revocations"}))
             yield issuer
+
+
+async def refused(guard: Guard, token: str) -> bool:
+    """Whether *guard* takes *token* for no good one."""
+    try:
+        await guard.verify(token)
+    except Unauthenticated:
+        return True
+    return False
 
 
 async def until(reached: Callable[[], Any], seconds: float = 5) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from authwright.guard import Guard
 from authwright.jose.sign import Signer
+from guarded import until
 from tokens import key
 
 API = "https://api.example.com"
@@ -154,6 +155,33 @@ async def scripted() -> AsyncIterator[Scripted]:
             task.cancel()
         if issuer.serving:
             await asyncio.wait(issuer.serving)
+
+
+async def begun(issuer: Scripted, guard: Guard, *entries: dict[str, Any], number: int = 5) -> Stream:
+    """The stream of *guard*, which has taken in a snapshot of *entries* and heard one heartbeat."""
+    stream = await asyncio.wait_for(issuer.streams.get(), 5)
+    stream.snapshot(number, *entries)
+    stream.heartbeat(number)
+    await until(lambda: guard.status.cursor is not None and guard.status.keys_age < 9)
+    return stream
+
+
+async def heard(guard: Guard, say: Callable[[], None]) -> None:
+    """Let the issuer *say* something, and wait until *guard* has heard it."""
+    assert guard._life
+    follower = guard._life.follower
+    progress, calls = follower._on_progress, [0]
+
+    def noted() -> None:
+        progress()
+        calls[0] += 1
+
+    follower._on_progress = noted
+    try:
+        say()
+        await until(lambda: calls[0] > 0)
+    finally:
+        follower._on_progress = progress
 
 
 def session(number: int, target: str = "s", **more: Any) -> dict[str, Any]:

@@ -13,21 +13,13 @@ from authwright.guard.asgi import GuardMiddleware, Rule, StreamEnded
 from authwright.guard.fastapi import Guard, Principal
 from guarded import until
 from harness import bearer
-from scripted import API, Answer, Scripted, Stream, scripted, session
+from scripted import API, Answer, Scripted, begun, scripted, session
 
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Scripted]:
     async with scripted() as made:
         yield made
-
-
-async def begun(issuer: Scripted, guard: Guard) -> Stream:
-    stream = await asyncio.wait_for(issuer.streams.get(), 5)
-    stream.snapshot(5)
-    stream.heartbeat(5)
-    await until(lambda: guard.status.cursor is not None and guard.status.keys_age < 9)
-    return stream
 
 
 def protecting(issuer: Scripted, **options: Any) -> Guard:
@@ -114,7 +106,7 @@ async def test_an_app_that_takes_no_notice_says_nothing_more(issuer: Scripted) -
     async with protecting(issuer) as guard:
         stream = await begun(issuer, guard)
         call = Call(GuardMiddleware(deaf, guard=guard), issuer.token())
-        await asyncio.sleep(0.1)
+        await until(lambda: len(call.sent) > 2)
         stream.entries(6, session(6))
         stream.heartbeat(6)
         with pytest.raises(StreamEnded):
@@ -124,23 +116,25 @@ async def test_an_app_that_takes_no_notice_says_nothing_more(issuer: Scripted) -
 
 
 async def test_clean_up_is_not_cut_off_by_the_next_revocation(issuer: Scripted) -> None:
-    cleaned = asyncio.Event()
+    go, cleaned = asyncio.Event(), asyncio.Event()
 
     async def careful(_scope: Any, _receive: Any, _send: Any) -> None:
         try:
             await asyncio.sleep(30)
         finally:
-            await asyncio.sleep(0.5)
+            await go.wait()
             cleaned.set()
 
     async with protecting(issuer) as guard:
         stream = await begun(issuer, guard)
         call = Call(GuardMiddleware(careful, guard=guard), issuer.token())
-        await asyncio.sleep(0.05)
+        await until(lambda: guard._watched)
         for number in range(6, 10):
             stream.entries(number, session(number, "s" if number == 6 else f"other {number}"))
             stream.heartbeat(number)
-            await asyncio.sleep(0.12)
+            await until(lambda number=number: guard.status.revocations == number - 5)
+            await until(lambda: guard._looked_for == guard._revocations.version)
+        go.set()
         await asyncio.wait_for(call.task, 3)
         assert cleaned.is_set()
         assert call.status == 401
@@ -154,7 +148,7 @@ async def test_a_server_that_gives_up_a_request_is_not_taken_for_a_revocation(is
     async with protecting(issuer) as guard:
         await begun(issuer, guard)
         call = Call(GuardMiddleware(long, guard=guard), issuer.token())
-        await asyncio.sleep(0.05)
+        await until(lambda: guard._watched)
         call.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call.task
@@ -179,7 +173,7 @@ async def test_streams_are_looked_at_again_while_nothing_is_heard(issuer: Script
         # The rule's own word counts, not the guard's.
         app = GuardMiddleware(streaming, guard=guard, rules=[Rule("/", on_stale=policy)])
         call = Call(app, issuer.token())
-        await asyncio.sleep(0.1)
+        await until(lambda: call.sent)
         assert call.status == 200
         done, _ = await asyncio.wait((call.task,), timeout=2.5)
         assert bool(done) is not goes_on

@@ -280,7 +280,7 @@ async def test_streams_end_when_their_caller_is_revoked(issuer: Issuer, guard: G
                 assert answer.status_code == 200
                 chunks = answer.aiter_raw()
                 await anext(chunks)
-                await asyncio.sleep(0.1)
+                await until(lambda: len(guard._watched) == 3)
                 await issuer.service.http.post("/logout", json={"refresh_token": login["refresh_token"]})
                 # Cut off, and not ended as if that were all of it.
                 with pytest.raises(httpx2.RemoteProtocolError):

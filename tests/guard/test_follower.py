@@ -9,24 +9,15 @@ from typing import Any
 import pytest
 
 from authwright.domain.errors import Unauthenticated, Unavailable
-from authwright.guard import Guard, jwks, revocations
+from authwright.guard import jwks, revocations
 from guarded import until
-from scripted import Answer, Scripted, Stream, scripted, session
+from scripted import Answer, Scripted, Stream, begun, heard, scripted, session
 
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Scripted]:
     async with scripted() as made:
         yield made
-
-
-async def begun(issuer: Scripted, guard: Guard, *entries: dict[str, Any], number: int = 5) -> Stream:
-    """The stream of *guard*, which has taken in a snapshot of *entries*."""
-    stream = await asyncio.wait_for(issuer.streams.get(), 5)
-    stream.snapshot(number, *entries)
-    stream.heartbeat(number)
-    await until(lambda: guard.status.cursor is not None and guard.status.keys_age < 9)
-    return stream
 
 
 async def ends(stream: Stream, issuer: Scripted, seconds: float = 3) -> Stream:
@@ -146,10 +137,9 @@ async def test_a_heartbeat_counts_for_when_it_was_sent(issuer: Scripted) -> None
         sent = time.monotonic()
         stream.heartbeat(5, at=sent)
         await until(lambda: guard.status.staleness < 1)
-        await asyncio.sleep(1.2)
+        await until(lambda: guard.status.staleness > 1.2)
         # This one was held back for a second by somebody in between.
-        stream.heartbeat(5, at=sent + 0.2)
-        await asyncio.sleep(0.1)
+        await heard(guard, lambda: stream.heartbeat(5, at=sent + 0.2))
         assert 1.0 <= guard.status.staleness < 1.6
         stream.heartbeat(5)
         await until(lambda: guard.status.staleness < 0.5)
@@ -163,8 +153,7 @@ async def test_only_what_the_server_forgot_is_forgotten(issuer: Scripted) -> Non
         assert guard.status.revocations == 2
         stream.heartbeat(5, forgotten=now - 7200)
         await until(lambda: guard.status.revocations == 1)
-        stream.heartbeat(5, forgotten=now + 99)
-        await asyncio.sleep(0.1)
+        await heard(guard, lambda: stream.heartbeat(5, forgotten=now + 99))
         assert guard.status.revocations == 1
 
 
@@ -251,8 +240,7 @@ async def test_r89_keys_older_than_a_day_are_not_used(issuer: Scripted) -> None:
         assert guard._life
         assert guard._life.jwks.fetched_at
         guard._life.jwks.fetched_at -= 24 * 3600 + 1
-        stream.heartbeat(5)
-        await asyncio.sleep(0.05)
+        await heard(guard, lambda: stream.heartbeat(5))
         with pytest.raises(Unavailable):
             await guard.verify(issuer.token())
 
@@ -283,7 +271,7 @@ async def test_what_changed_while_keys_were_fetched_is_fetched_again(issuer: Scr
         fetching = asyncio.create_task(guard._life.jwks.fetch())
         await going_on.wait()
         stream.entries(6, {"number": 6, "kind": "key", "target": "k"})
-        await asyncio.sleep(0.05)
+        await until(lambda: guard.status.cursor == "e.6.0")
         before = issuer.answered("/.well-known/jwks.json")
         go.set()
         assert await fetching

@@ -14,7 +14,7 @@ from authwright.guard import Guard
 from authwright.jose.encoding import b64url_decode
 from authwright.jose.keys import SharedSecret
 from authwright.jose.sign import Signer
-from guarded import API, Issuer, issuing, until
+from guarded import API, Issuer, issuing, refused, until
 from harness import bearer
 
 
@@ -22,14 +22,6 @@ from harness import bearer
 async def issuer(tmp_path: Path):  # type: ignore[no-untyped-def]
     async with issuing(tmp_path) as made:
         yield made
-
-
-async def refused(guard: Guard, token: str) -> bool:
-    try:
-        await guard.verify(token)
-    except Unauthenticated:
-        return True
-    return False
 
 
 async def test_a_token_is_verified_here_and_a_logout_is_heard_of(issuer: Issuer) -> None:

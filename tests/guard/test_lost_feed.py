@@ -11,7 +11,8 @@ import pytest
 from authwright.domain.errors import Unauthenticated, Unavailable
 from authwright.domain.event import COMMAND_LINE
 from authwright.guard import Guard
-from guarded import Issuer, free_port, issuing, until
+from guarded import Issuer, issuing, refused, until
+from processes import free_port
 from tokens import token
 
 
@@ -82,14 +83,6 @@ async def behind(tmp_path: Path) -> AsyncIterator[tuple[Issuer, Proxy]]:
             server.close()
 
 
-async def refused(guard: Guard, token: str) -> bool:
-    try:
-        await guard.verify(token)
-    except Unauthenticated:
-        return True
-    return False
-
-
 async def test_a_feed_that_is_cut_is_taken_up_where_it_was(behind: tuple[Issuer, Proxy]) -> None:
     issuer, proxy = behind
     async with issuer.guard() as guard:
@@ -137,8 +130,7 @@ async def test_what_was_under_way_for_long_does_not_count_as_fresh(behind: tuple
     async with issuer.guard(max_staleness=1.5) as guard:
         await guard.verify(await issuer.token())
         proxy.flowing.clear()
-        await asyncio.sleep(2.2)
-        assert guard.status.staleness > 2
+        await until(lambda: guard.status.staleness > 2)
         # What the proxy held back arrives all at once: the newest of it counts for when it was sent.
         before = guard.status.staleness
         proxy.flowing.set()

@@ -12,22 +12,13 @@ from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, new_key
 from authwright.guard import Guard, questions
 from authwright.guard import guard as module
 from guarded import until
-from scripted import Answer, Scripted, Stream, scripted, session
+from scripted import Answer, Scripted, begun, scripted, session
 
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Scripted]:
     async with scripted() as made:
         yield made
-
-
-async def begun(issuer: Scripted, guard: Guard) -> Stream:
-    """The stream of *guard*, which has heard one heartbeat and will hear no other."""
-    stream = await asyncio.wait_for(issuer.streams.get(), 5)
-    stream.snapshot(5)
-    stream.heartbeat(5)
-    await until(lambda: guard.status.cursor is not None and guard.status.keys_age < 9)
-    return stream
 
 
 @pytest.fixture
@@ -97,13 +88,17 @@ async def test_one_question_that_fails_decides_nothing_about_another_token(issue
         await stale.verify(issuer.token(jti="revoked"))
 
 
-async def test_the_issuers_word_is_good_for_a_second(issuer: Scripted, stale: Guard) -> None:
+async def test_the_issuers_word_is_good_for_a_second(
+    issuer: Scripted, stale: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert module.VERDICT_SECONDS <= 1
+    monkeypatch.setattr(module, "VERDICT_SECONDS", 60.0)
     asked = answering(issuer, issuer.introspection(), (200, {"active": False}))
     token = issuer.token()
     for _ in range(5):
         await stale.verify(token)
     assert len(asked) == 1
-    await asyncio.sleep(module.VERDICT_SECONDS)
+    monkeypatch.setattr(module, "VERDICT_SECONDS", 0.0)
     with pytest.raises(Unauthenticated):
         await stale.verify(token)
     assert len(asked) == 2
@@ -136,7 +131,9 @@ async def test_when_nobody_answers_one_at_a_time_tries_again(issuer: Scripted, s
     before = len(asked)
     await asyncio.gather(*(stale.verify(issuer.token(jti=f"more {number}")) for number in range(50)))
     assert len(asked) == before
-    await asyncio.sleep(questions.AGAIN_SECONDS + 0.05)
+    # The moment to try again has come.
+    assert stale._life
+    stale._life.questions._again_at = float("-inf")
     answering(issuer, issuer.introspection(), seconds=0.1)
     await asyncio.gather(*(stale.verify(issuer.token(jti=f"again {number}")) for number in range(50)))
     # It is back: from now on everything is asked about again.
@@ -150,11 +147,20 @@ async def test_what_the_feed_tells_while_a_question_hangs_counts(issuer: Scripte
     async with issuer.guard(max_staleness=0.5) as guard:
         stream = await begun(issuer, guard)
         await until(lambda: guard.status.staleness > 0.6)
-        answering(issuer, issuer.introspection(), seconds=0.5)
+        hanging, go = asyncio.Event(), asyncio.Event()
+
+        async def on_introspect(_: str) -> Answer:
+            hanging.set()
+            await go.wait()
+            return issuer.introspection()
+
+        issuer.on_introspect = on_introspect
         asking = asyncio.create_task(guard.verify(issuer.token()))
-        await asyncio.sleep(0.2)
+        await hanging.wait()
         stream.entries(6, session(6))
         stream.heartbeat(6)
+        await until(lambda: guard.status.revocations == 1)
+        go.set()
         with pytest.raises(Unauthenticated):
             await asking
 
@@ -183,7 +189,7 @@ def known_key(issuer: Scripted, key: str, **claims: Any) -> list[str]:
 
 
 async def test_a_key_is_asked_about_again_after_a_while(issuer: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEY_SECONDS", 0.2)
+    monkeypatch.setattr(module, "KEY_SECONDS", 60.0)
     key = new_key(CLIENT_KEY_PREFIX)
     asked = known_key(issuer, key)
     async with issuer.guard(accept_keys=True) as guard:
@@ -191,7 +197,7 @@ async def test_a_key_is_asked_about_again_after_a_while(issuer: Scripted, monkey
         for _ in range(3):
             await guard.verify(key)
         assert len(asked) == 1
-        await asyncio.sleep(0.25)
+        monkeypatch.setattr(module, "KEY_SECONDS", 0.0)
         answering(issuer, (200, {"active": False}))
         with pytest.raises(Unauthenticated):
             await guard.verify(key)

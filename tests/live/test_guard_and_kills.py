@@ -8,21 +8,12 @@ from typing import Any
 
 import httpx2
 
-from authwright.domain.errors import Unauthenticated
 from authwright.guard import Guard
-from guarded import until
+from guarded import refused, until
 from processes import free_port, production_environment, run, start
 
 API = "https://api.example.com"
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
-
-
-async def refused(guard: Guard, token: str) -> bool:
-    try:
-        await guard.verify(token)
-    except Unauthenticated:
-        return True
-    return False
 
 
 async def test_acknowledged_logouts_reach_the_guard_although_the_server_died(tmp_path: Path) -> None:
