@@ -336,3 +336,13 @@ def test_a_remembered_header_still_needs_its_own_signature() -> None:
         keys.open(f"{head}.{encoded({'sub': 'admin'})}.{signature}")
     with pytest.raises(UnknownKey):
         KeySet({"other": other}, typ="at+jwt").open(f"{head}.{body}.{signature}")
+
+
+def test_r94_encrypted_tokens_are_not_read() -> None:
+    parts = [encoded({"alg": "RSA-OAEP", "enc": "A256GCM", "kid": "k"}), encoded("key"), encoded("iv"), "AAAA", "AAAA"]
+    for text in (".".join(parts), ".".join([parts[0], parts[1], parts[2]])):
+        with pytest.raises(MalformedToken):
+            keyset("ES256").open(text)
+    for member in ({"enc": "A256GCM"}, {"zip": "DEF"}, {"p2c": 10_000_000}, {"alg": "RSA1_5"}, {"epk": {}}):
+        with pytest.raises(InvalidToken):
+            keyset("ES256").open(token("ES256", **member))

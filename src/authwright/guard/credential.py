@@ -1,7 +1,6 @@
 """The credential of a request: one, in a header. Never from the query or a cookie (RFC 6750 section 2)."""
 
 import base64
-import binascii
 from collections.abc import Iterable
 
 from authwright.domain.errors import InvalidRequest, Unauthenticated
@@ -50,10 +49,17 @@ def _text(value: bytes) -> str:
 
 def _password(encoded: bytes) -> str:
     try:
-        raw = base64.b64decode(encoded, validate=True)
-        _, colon, password = raw.decode("ascii").partition(":")
-    except (binascii.Error, ValueError):
+        return _text(read_basic(encoded)[1].encode("utf-8"))
+    except ValueError:
         raise Unauthenticated("The credentials are not valid.", detail="malformed Basic") from None
+
+
+def read_basic(encoded: bytes) -> tuple[str, str]:
+    """The two halves of HTTP Basic credentials (RFC 7617), as they stand there. Raises ValueError unless they are
+    UTF-8 in canonical base64, with a colon.
+    """
+    raw = base64.b64decode(encoded, validate=True)
+    name, colon, secret = raw.decode("utf-8").partition(":")
     if not colon or base64.b64encode(raw) != encoded:
-        raise Unauthenticated("The credentials are not valid.", detail="malformed Basic")
-    return password
+        raise ValueError("not canonical, or without a colon")
+    return name, secret

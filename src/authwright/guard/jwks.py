@@ -100,6 +100,6 @@ class Jwks:
             return False
         self.fetched_at = self._time()
         # Spread, so that guards that started together do not ask together for ever.
-        self._due = self._time() + min(max(max_age or USUAL_SECONDS, LEAST_SECONDS), 3600) * random.uniform(0.8, 1.0)  # noqa: S311 - as above
+        self._due = self._time() + min(max(max_age or USUAL_SECONDS, LEAST_SECONDS), 3600) * random.uniform(0.8, 1.0)  # noqa: S311 - spreads, guards nothing
         self._on_fetch()
         return True

@@ -398,7 +398,8 @@ class Endpoints:
         if secured:
             extra["security"] = [{"Password": []}, {"Bearer": []}]
         # Any request can be malformed, and any meet a server that cannot answer just now.
-        every = dict.fromkeys((*refusals, InvalidRequest, Unavailable))
+        of_query = (UnprocessableContent,) if query else ()
+        every = dict.fromkeys((*refusals, *of_query, InvalidRequest, Unavailable))
         described = dict(errors.documented(tuple(every), oauth=oauth))
         if example is not None:
             described[status] = {"content": {JSON: {"example": example}}}

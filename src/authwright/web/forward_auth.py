@@ -20,7 +20,6 @@ from authwright.domain.errors import (
     TooManyAttempts,
     Unauthenticated,
     Unavailable,
-    UnprocessableContent,
 )
 from authwright.domain.instant import Instant
 from authwright.domain.plan import format_scope, parse_scope
@@ -171,7 +170,7 @@ def add_forward_auth(endpoints: Endpoints, forward_auth: ForwardAuth) -> None:
         "summary": "May this request pass?",
         "tag": "guards",
         "answer": Passed,
-        "refusals": (Unauthenticated, InsufficientScope, Forbidden, UnprocessableContent, TooManyAttempts),
+        "refusals": (Unauthenticated, InsufficientScope, Forbidden, TooManyAttempts),
         "secured": True,
     }
     endpoints.add("GET", "/forward-auth", by_query, name="forward_auth", query=Policy, **described)

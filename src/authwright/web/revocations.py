@@ -15,7 +15,6 @@ from authwright.domain.errors import (
     TooManyAttempts,
     Unauthenticated,
     Unavailable,
-    UnprocessableContent,
 )
 from authwright.domain.plan import REVOCATIONS
 from authwright.services.feed import Cursor, Feed, News, read_cursor
@@ -102,7 +101,7 @@ def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, o
         tag="guards",
         answer=RevocationNews,
         query=Following,
-        refusals=(Unauthenticated, InsufficientScope, UnprocessableContent, TooManyAttempts),
+        refusals=(Unauthenticated, InsufficientScope, TooManyAttempts),
         secured=True,
         example={
             "cursor": "6f3a.12.9c41e0ab",

@@ -1,13 +1,12 @@
 """Who is this client: with its key in HTTP Basic or in the form, or the built-in public one (RFC 6749 section 2.3)."""
 
-import base64
-import binascii
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
 from authwright.domain.client import FIRST_PARTY, Client
 from authwright.domain.errors import InvalidClient, InvalidRequest
 from authwright.domain.instant import Instant
+from authwright.guard.credential import read_basic
 from authwright.services.clients import Clients
 from authwright.web.caller import origin_of
 from authwright.web.endpoint import Call
@@ -37,19 +36,8 @@ def _basic(call: Call) -> tuple[str, str] | None:
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         raise InvalidClient("Clients authenticate with HTTP Basic or in the form.")
-    client_id, secret = read_basic(encoded)
-    return unquote_plus(client_id), unquote_plus(secret)
-
-
-def read_basic(encoded: str) -> tuple[str, str]:
-    """The two halves of HTTP Basic credentials (RFC 7617), as they stand there. Raises InvalidClient."""
     try:
-        raw = base64.b64decode(encoded, validate=True)
-        if base64.b64encode(raw).decode("ascii") != encoded:
-            raise ValueError("not canonical")
-        name, colon, secret = raw.decode("utf-8").partition(":")
-    except (binascii.Error, ValueError):
+        client_id, secret = read_basic(encoded.encode("latin-1"))
+    except ValueError:
         raise InvalidClient from None
-    if not colon:
-        raise InvalidClient
-    return name, secret
+    return unquote_plus(client_id), unquote_plus(secret)
