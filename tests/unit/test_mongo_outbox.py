@@ -1,5 +1,6 @@
 """MongoDB without transactions: wherever a process ends, the next one finishes what it began, once."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -351,3 +352,57 @@ async def test_an_url_that_is_none_and_a_store_that_is_not_open_are_named() -> N
         await mongo_store("mongodb://a:b:c@x/").open()
     with pytest.raises(StoreUnavailable, match="not open"):
         await Collection(MongoDatabase("mongodb://x", connections=1), "users").first({})
+
+
+@pytest.mark.parametrize("answer", [None, NotPrimaryError("gone")])
+async def test_who_is_cancelled_ends_although_the_driver_lost_it(answer: Exception | None) -> None:
+    """`asyncio.wait_for` of CPython 3.11 drops a cancellation that comes together with the answer."""
+    database = MongoDatabase("mongodb://127.0.0.1/never", connections=1)
+    asked = asyncio.Event()
+    asks = 0
+
+    async def ask() -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if answer is not None:
+                raise answer from None
+
+    async def go_on() -> None:
+        nonlocal asks
+        while True:
+            asks += 1
+            try:
+                with database.answering():
+                    await ask()
+            except StoreUnavailable:
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(go_on())
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+    assert asks == 1
+
+
+async def test_who_was_cancelled_before_may_still_tidy_up() -> None:
+    database = MongoDatabase("mongodb://127.0.0.1/never", connections=1)
+    begun, tidied = asyncio.Event(), False
+
+    async def work() -> None:
+        nonlocal tidied
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with database.answering():
+                await asyncio.sleep(0)
+            tidied = True
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert tidied

@@ -4,6 +4,7 @@ Reads go to the primary; a write is acknowledged when a majority of the members 
 network lost is repeated once by the driver, which the server does not carry out twice.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -111,10 +112,15 @@ class MongoDatabase:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Turn the driver's errors into ours. Nobody waits for a server that the driver knows to be away."""
+        """Turn the driver's errors into ours. Nobody waits for a server that the driver knows to be away.
+
+        Whoever is cancelled meanwhile ends: the driver, with `asyncio.wait_for` of CPython 3.11, may lose that.
+        """
         client = self._client if self._reached else None
         if client is not None and not client.topology_description.has_writable_server():
             raise StoreUnavailable("MongoDB: no member takes writes at present")
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
         try:
             yield
         except DuplicateKeyError:
@@ -132,6 +138,9 @@ class MongoDatabase:
             raise StoreUnavailable(f"MongoDB: {type(error).__name__} {error.code}") from None
         except PyMongoError as error:
             raise StoreUnavailable(f"MongoDB: {type(error).__name__}") from None
+        finally:
+            if task is not None and task.cancelling() > cancelled:
+                raise asyncio.CancelledError
 
 
 # A value, a type, a path or an operator that the server does not take: to be seen, not to be tried again.
