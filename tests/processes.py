@@ -20,6 +20,9 @@ from issued import ISSUED
 COMMAND = Path(sys.executable).parent / "authwright"
 
 
+UNLIMITED = Path(__file__).with_name("unlimited.toml")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -27,9 +30,9 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """An environment with nothing of the project in it but *more*."""
+    """An environment with nothing of the project in it but *more*, and plans that limit nobody."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **more}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "AUTHWRIGHT_PLANS": str(UNLIMITED), **more}
 
 
 def run(folder: Path, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:

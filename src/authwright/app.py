@@ -30,7 +30,6 @@ from authwright.config import (
 from authwright.domain.errors import MethodNotAllowed, NotFound, Refusal
 from authwright.domain.instant import Instant
 from authwright.domain.passwords import HashProfile, PasswordPolicy
-from authwright.domain.plan import Plans, read_plans
 from authwright.domain.revocation import Revocations
 from authwright.jose.claims import MAX_LEEWAY
 from authwright.services.analytics import Analytics
@@ -43,13 +42,17 @@ from authwright.services.feed import Feed
 from authwright.services.hashing import Hashing
 from authwright.services.introspect import Introspect
 from authwright.services.keys import Keyring, KeyWrap, UnreadableKey
+from authwright.services.limits import Limits
 from authwright.services.login import Lifetimes, Login
 from authwright.services.logout import Logout
 from authwright.services.metrics import Metrics
 from authwright.services.move import MoveFailed, move
 from authwright.services.notices import Notices
 from authwright.services.password import Passwords
+from authwright.services.plan_file import PlanFile
 from authwright.services.predict import Predict
+from authwright.services.quotas import Quotas
+from authwright.services.rates import Rates, Shared
 from authwright.services.refresh import Refresh
 from authwright.services.register import Register, RegistrationRules
 from authwright.services.restore import begin_anew
@@ -119,7 +122,8 @@ class Server:
         self.settings = settings = check_settings(settings)
         self.clock = clock
         self.is_open = False
-        self.plans = _plans(settings)
+        self.plan_file = _plan_file(settings)
+        self.plans = self.plan_file.plans
         self.metrics = Metrics()
         self.store, self.counter = _store_of(settings)
         secret = settings.secret_key or _development_secret(settings)
@@ -139,6 +143,11 @@ class Server:
         )
         self.usage = Usage(self.store, self.metrics, clock)
         self.analytics = Analytics(self.store, self.usage)
+        # One process on a file of its own needs to agree with nobody.
+        alone = settings.is_sqlite and settings.workers == 1
+        self.rates = Rates(clock, *(() if alone else (Shared(self.store.allowances, clock, exact=False),)))
+        self.quotas = Quotas(self.store, self.usage, clock, alone=alone)
+        self.limits = Limits(self.plans, self.rates, self.quotas, self.usage, self.metrics)
         self.cleanup = Cleanup(self.store)
         self.verify = Verify(
             self.keyring,
@@ -326,6 +335,9 @@ class Server:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.revoke.follow(self.clock, self._look_around))
             group.create_task(self.usage.flush_regularly())
+            group.create_task(self.rates.tidy_regularly())
+            group.create_task(self.quotas.follow())
+            group.create_task(self.plan_file.follow())
             group.create_task(self.cleanup.run_regularly(self.clock))
             group.create_task(self.notices.run_regularly(self.clock))
 
@@ -337,6 +349,7 @@ class Server:
         """Finish and let go."""
         if self.is_open:
             self.is_open = False
+            await self.rates.close()
             with contextlib.suppress(StoreUnavailable):
                 await self.usage.flush()
         self.predict.stop()
@@ -355,6 +368,8 @@ class Server:
     def observe(self, scope: Scope, route: str, status: int, nanoseconds: int) -> None:
         """Count a request that was answered."""
         caller = scope.get("authwright.caller")
+        if (running := scope.get("authwright.running")) is not None:
+            self.limits.end(running)
         method = scope["method"] if scope["method"] in _METHODS else "(other)"
         self.metrics.request(method, route or "(none)", status, nanoseconds / 1e9)
         if caller is None:
@@ -384,14 +399,16 @@ class Server:
         endpoints = Endpoints(app, realm=settings.issuer, brake=brake)
         password_grant = settings.profile != "oauth21"
         callers = Callers(self.verify, self.api_keys, self.clock)
+        charged = Callers(self.verify, self.api_keys, self.clock, self.limits)
         services = AccountServices(self.register, self.login, self.refresh, self.logout, self.whoami)
-        add_accounts(endpoints, Accounts(services, callers, self.clock, password_grant=password_grant))
+        accounts = Accounts(services, callers, charged, self.clock, password_grant=password_grant)
+        add_accounts(endpoints, accounts)
         me = Me(
             users=self.users,
             passwords=self.passwords,
             api_keys=self.api_keys,
             logout=self.logout,
-            callers=callers,
+            callers=charged,
             clock=self.clock,
         )
         add_me(endpoints, me)
@@ -400,7 +417,7 @@ class Server:
             register=self.register,
             passwords=self.passwords,
             whoami=self.whoami,
-            callers=callers,
+            callers=charged,
             clock=self.clock,
         )
         add_users(endpoints, users)
@@ -415,7 +432,7 @@ class Server:
         add_reset(endpoints, passwords=self.passwords, clock=self.clock)
         add_samples(
             endpoints,
-            callers=callers,
+            callers=charged,
             predict=self.predict,
             usage=self.usage,
             analytics=self.analytics,
@@ -427,7 +444,7 @@ class Server:
             api_keys=self.api_keys,
             logout=self.logout,
             events=self.events,
-            plans=lambda: self.plans,
+            plans=self.plans,
             callers=callers,
             clock=self.clock,
         )
@@ -445,6 +462,7 @@ class Server:
             self.verify,
             self.api_keys,
             self.clock,
+            limits=self.limits,
             audiences=self.tokens.known_audiences,
             brake=brake,
             realm=settings.issuer,
@@ -542,17 +560,12 @@ def _make_private_folder(settings: Settings) -> None:
         settings.data_path.chmod(0o700)
 
 
-def _plans(settings: Settings) -> Plans:
-    """The built-in plans and those of the file that the settings name. Raises SettingsError."""
-    if not settings.plans:
-        return Plans()
+def _plan_file(settings: Settings) -> PlanFile:
+    """The plans of the file that the settings name, or the built-in ones. Raises SettingsError."""
     try:
-        return read_plans(Path(settings.plans).read_text(encoding="utf-8"))
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
+        return PlanFile(Path(settings.plans) if settings.plans else None)
     except ValueError as error:
-        problem = str(error)
-    raise SettingsError([f"The file that AUTHWRIGHT_PLANS names {problem}."])
+        raise SettingsError([f"The file that AUTHWRIGHT_PLANS names {error}."]) from None
 
 
 def _development_secret(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from authwright.domain.allowance import Rate
 from authwright.domain.errors import InvalidScope
 from authwright.domain.plan import Plans, effective_role, narrow, read_plans
 from authwright.domain.secrets import (
@@ -35,7 +36,8 @@ def test_scopes_follow_from_role_and_plan(role: str, plan: str, first_party: boo
 
 
 def test_plans_are_configured_beside_and_instead_of_the_built_in_ones() -> None:
-    plans = read_plans('[team]\npermissions = ["predict", "models:large"]\n[free]\npermissions = []\n')
+    team = '[team]\npermissions = ["predict", "models:large"]\nrate = "unlimited"\n'
+    plans = read_plans(team + '[free]\npermissions = []\nrate = "1/day"\n')
     assert {plan.name for plan in plans} == {"free", "premium", "admin", "team"}
     assert plans.permitted(role="user", plan="team", first_party=False) == {"predict", "models:large"}
     assert plans.permitted(role="user", plan="free", first_party=True) == {"account"}
@@ -44,24 +46,75 @@ def test_plans_are_configured_beside_and_instead_of_the_built_in_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "problem"),
     [
-        "[team",
-        "team = 1",
-        "[Team]\npermissions = []",
-        "[team]\npermission = []",
-        "[team]\npermissions = 'predict'",
-        "[team]\npermissions = ['two words']",
-        "[team]\npermissions = ['admin']",
-        "[team]\npermissions = ['account']",
-        "[team]\npermissions = ['revocations']",
-        "[team]\npermissions = []\nrate = 5",
-        "[team]\n[team]\n",
+        ("[team", "TOML"),
+        ("[team]\n[team]\n", "TOML"),
+        ("team = 1", "nothing else"),
+        ("[Team]\npermissions = []", "small letters"),
+        ("[team]\npermission = []", "nothing else"),
+        ("[team]\nrate = '1/day'", "permissions and its rate"),
+        ("[team]\npermissions = []", "permissions and its rate"),
+        ("[team]\nrate = '1/day'\npermissions = 'predict'", "as scopes"),
+        ("[team]\nrate = '1/day'\npermissions = ['two words']", "as scopes"),
+        ("[team]\nrate = '1/day'\npermissions = ['admin']", "no plan can give"),
+        ("[team]\nrate = '1/day'\npermissions = ['account']", "no plan can give"),
+        ("[team]\nrate = '1/day'\npermissions = ['revocations']", "no plan can give"),
+        ("[team]\nrate = '1/day'\npermissions = ['limits']", "no plan can give"),
+        ("[team]\npermissions = []\nrate = 5", "like 10000/day"),
+        ("[team]\npermissions = []\nrate = '0/day'", "like 10000/day"),
+        ("[team]\npermissions = []\nrate = '-5/day'", "like 10000/day"),
+        ("[team]\npermissions = []\nrate = '5/month'", "a rate by 'month'"),
+        ("[team]\npermissions = []\nrate = '10001/second'", "more than 10000 a second"),
+        ("[team]\npermissions = []\nrate = '5/day'\nburst = 0", "a whole number"),
+        ("[team]\npermissions = []\nrate = '5/day'\nburst = true", "a whole number"),
+        ("[team]\npermissions = []\nrate = 'unlimited'\nburst = 5", "no rate"),
+        ("[team]\npermissions = []\nrate = '5/day'\nquota = 7", "like 10000/day"),
+        ("[team]\npermissions = []\nrate = '5/day'\nquota = '7/hour'", "a quota by 'hour'"),
+        ("[team]\npermissions = []\nrate = '5/day'\nquota = ['7/day', '8/day']", "a quota by 'day'"),
+        ("[team]\npermissions = []\nrate = '5/day'\nconcurrent = '7'", "a whole number"),
+        ("[team]\npermissions = []\nrate = '5/day'\nweights = 7", "by route"),
+        ("[team]\npermissions = []\nrate = '5/day'\nweights = { predict = 7 }", "by route"),
+        ("[team]\npermissions = []\nrate = '5/day'\nweights = { '/predict' = 0 }", "a whole number"),
     ],
 )
-def test_a_plans_file_that_is_not_understood_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"TOML|[Tt]eam"):
+def test_a_plans_file_that_is_not_understood_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
         read_plans(text)
+
+
+def test_limits_are_read_as_they_are_written() -> None:
+    plans = read_plans(
+        """
+        [team]
+        permissions = ["predict"]
+        rate = "300/minute"
+        burst = 50
+        quota = ["10k/day", "1M/month"]
+        concurrent = 8
+        weights = { "/predict" = 2, "GET /predict" = 3 }
+        [hourly]
+        permissions = []
+        rate = "7/hour"
+        quota = "9/month"
+        """
+    )
+    team, hourly = plans.get("team"), plans.get("hourly")
+    assert team is not None
+    assert hourly is not None
+    assert (team.rate, team.daily, team.monthly, team.concurrent) == (Rate(300, 60, 50), 10_000, 1_000_000, 8)
+    assert [team.cost(method, "/predict") for method in ("GET", "POST")] == [3, 2]
+    assert team.cost("GET", "/me") == 1
+    assert (hourly.rate, hourly.daily, hourly.monthly, hourly.concurrent) == (Rate(7, 3600, 7), None, 9, None)
+
+
+def test_the_built_in_plans_have_the_limits_that_are_promised() -> None:
+    limits = {plan.name: (plan.rate and plan.rate.text, plan.daily, plan.monthly) for plan in Plans()}
+    assert limits == {
+        "free": ("60/minute", 1000, None),
+        "premium": ("600/minute", None, None),
+        "admin": (None, None, None),
+    }
 
 
 def test_whoever_has_the_role_or_the_plan_admin_is_shown_as_admin() -> None:

@@ -76,11 +76,12 @@ async def test_users_keys_are_listed_and_deleted(service: Service) -> None:
 
 
 async def test_plans_are_shown_with_what_they_permit(clock: Clock, tmp_path: Path) -> None:
-    (tmp_path / "plans.toml").write_text('[team]\npermissions = ["predict"]\n')
+    (tmp_path / "plans.toml").write_text('[team]\npermissions = ["predict"]\nrate = "90/minute"\nquota = "5k/month"\n')
     async with open_service(clock=clock, plans=str(tmp_path / "plans.toml")) as service:
         token = await service.new_admin()
         shown = (await service.get("/admin/plans", token)).json()
-        assert {"name": "team", "permissions": ["predict"]} in shown["plans"]
+        team = {"rate": "90/minute", "burst": 90, "quota": {"month": 5000}, "concurrent": None, "weights": {}}
+        assert {"name": "team", "permissions": ["predict"], **team} in shown["plans"]
         assert shown["default"] == "free"
         await service.register("eve", plan="team")
         assert (await service.login("eve"))["scope"] == "account predict"

@@ -206,7 +206,7 @@ async def test_r151_a_long_password_is_taken_and_one_beyond_the_limit_refused(se
 
 
 async def test_predict_takes_a_batch_with_a_cap(service: Service) -> None:
-    token = (await service.registered_login())["access_token"]
+    token = (await service.registered_login(plan="admin"))["access_token"]
     row = {"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6.0, "petal_width": 2.5}
     answer = await service.http.post("/predict", json={"rows": [row] * 1000}, headers=bearer(token))
     assert answer.status_code == 200
@@ -242,7 +242,7 @@ async def test_injections_in_any_field_are_just_wrong_values(service: Service, v
 async def test_cve_ory_v26_errors_of_requests_at_once_do_not_mix(service: Service) -> None:
     import asyncio
 
-    token = (await service.registered_login())["access_token"]
+    token = (await service.registered_login(plan="premium"))["access_token"]
     calls = []
     for number in range(100):
         calls.append(service.http.post("/login", json={"username": f"nobody{number}", "password": "x"}))

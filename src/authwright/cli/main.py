@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,7 +111,10 @@ def serve(
     if settings.workers == 1:
         from authwright.app import create_app
 
-        _run(settings, create_app(settings))
+        app = create_app(settings)
+        # Several workers are begun anew by the process above them, which reads the plans again, too.
+        signal.signal(signal.SIGHUP, lambda *_: app.state.authwright.plan_file.look(again=True))
+        _run(settings, app)
     else:
         _run(settings, "authwright.cli.main:worker")
 

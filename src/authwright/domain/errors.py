@@ -5,9 +5,10 @@
     ├── InvalidGrant, InvalidClient, UnauthorizedClient, UnsupportedGrantType, InvalidScope, InvalidTarget  (RFC 6749)
     ├── InvalidCredentials      a login that failed, for whatever reason
     ├── Unauthenticated         no usable bearer token (RFC 6750)
-    ├── InsufficientScope, Forbidden, RegistrationClosed, PlanNotSelfService
+    ├── InsufficientScope, Forbidden, PlanNotAvailable, RegistrationClosed, PlanNotSelfService
     ├── AlreadyRegistered, Conflicting, WeakPassword, InvalidName, UnknownPlan
     ├── NotFound, NotInstalled
+    ├── LimitExceeded           the plan allows no more just now
     ├── TooManyAttempts         slowed down: try again after `retry_after` seconds
     └── Unavailable ── Busy     try again after `retry_after` seconds
 
@@ -123,6 +124,11 @@ class Forbidden(Refusal):
     code, status, default = "forbidden", 403, "This is not allowed."
 
 
+class PlanNotAvailable(Refusal):
+    code, status = "plan_not_available", 403
+    default = "Your plan does not exist here any more; an administrator can give you another one."
+
+
 class RegistrationClosed(Refusal):
     code, status = "registration_closed", 403
     default = "Registration is closed here; an administrator creates accounts."
@@ -183,6 +189,32 @@ class TooManyAttempts(Refusal):
     def __init__(self, public: str | None = None, *, detail: str = "", retry_after: int = 1) -> None:
         super().__init__(public, detail=detail)
         self.retry_after = retry_after
+
+
+class LimitExceeded(Refusal):
+    """The plan allows no more just now. *limit* is `rate`, `day`, `month` or `concurrent`; *policy* what the plan says.
+
+    *opens_at* (RFC 3339) and *retry_after* (seconds) are None where waiting does not help, or nobody knows how long.
+    """
+
+    code, status, default = "limit_exceeded", 429, "Your plan allows no more calls just now."
+
+    def __init__(
+        self, public: str, *, limit: str, policy: str, retry_after: int | None = None, opens_at: str | None = None
+    ) -> None:
+        super().__init__(public, detail=f"limit: {limit}")
+        self.limit = limit
+        self.policy = policy
+        self.retry_after = retry_after
+        self.opens_at = opens_at
+
+    def members(self) -> Mapping[str, object]:
+        return {
+            "limit": self.limit,
+            "policy": self.policy,
+            "opens_at": self.opens_at,
+            "violated-policies": [self.limit],
+        }
 
 
 class Unavailable(Refusal):

@@ -3,12 +3,26 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from authwright.domain.instant import MICROSECONDS, Instant
 
 DAY: Final = 86_400 * MICROSECONDS
 _FINE_BITS: Final = 3
+
+
+class UsageRow(NamedTuple):
+    """What *subject* called and spent on a UTC day."""
+
+    day: int
+    subject: str
+    route: str
+    calls: int
+    units: int
+
+
+UsageKey = tuple[int, str, str]
+"""Where a list of such rows goes on: day, subject and route of the last one."""
 
 
 @dataclass(slots=True)
@@ -21,23 +35,26 @@ class Counted:
     """By day, route and bucket."""
     predictions: Counter[tuple[int, str]] = field(default_factory=Counter)
     """By day and predicted class."""
+    charges: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+    """Units by subject, day and route; below zero where some came back."""
 
     def __bool__(self) -> bool:
-        return bool(self.calls or self.predictions)
+        return bool(self.calls or self.predictions or self.charges)
 
     def parts(self, most: int) -> Iterator["Counted"]:
         """What was counted in parts of at most *most* rows of each kind."""
-        calls, latencies = list(self.calls.items()), list(self.latencies.items())
-        for start in range(0, max(len(calls), len(latencies), len(self.predictions)), most):
-            chosen = slice(start, start + most)
-            predictions = list(self.predictions.items())[chosen]
-            yield Counted(Counter(dict(calls[chosen])), Counter(dict(latencies[chosen])), Counter(dict(predictions)))
+        counters: tuple[Counter[Any], ...] = (self.calls, self.latencies, self.predictions, self.charges)
+        rows = [list(each.items()) for each in counters]
+        for start in range(0, max(map(len, rows)), most):
+            some: list[Counter[Any]] = [Counter(dict(each[start : start + most])) for each in rows]
+            yield Counted(*some)
 
     def add(self, other: "Counted") -> None:
         """Add what *other* counted."""
         self.calls.update(other.calls)
         self.latencies.update(other.latencies)
         self.predictions.update(other.predictions)
+        self.charges.update(other.charges)
 
 
 def day_of(instant: Instant) -> int:

@@ -24,6 +24,8 @@ _BATCH: Final = 200
 # Finding them reads the whole table, on a thread; the store deletes them in batches.
 _MOST_SESSIONS: Final = 10_000
 _KEEP_REVOCATIONS: Final = _DAY
+# So long after they were full, which also forgives a clock that is ahead.
+_KEEP_ALLOWANCES: Final = 3600
 _PAUSE_SECONDS: Final = 0.01
 
 log = structlog.get_logger("authwright.cleanup")
@@ -50,6 +52,8 @@ class Cleanup:
                 "throttles",
                 lambda: store.throttles.forget(before=after(now, -_KEEP_COUNTERS), now=now, most=_BATCH),
             ),
+            ("allowances", lambda: store.allowances.forget(before=after(now, -_KEEP_ALLOWANCES), most=_BATCH)),
+            ("leases", lambda: store.allowance_leases.forget(before=after(now, -_KEEP_ALLOWANCES), most=_BATCH)),
             ("usage", lambda: store.usage.forget(before_day=day_of(now) - KEEP_USAGE_DAYS, most=_BATCH)),
         )
         total = 0

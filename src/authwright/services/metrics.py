@@ -42,6 +42,9 @@ class Metrics:
         self.throttled = Counter(
             "authwright_throttled", "Attempts refused because of failures before them.", registry=registry
         )
+        self.limited = Counter(
+            "authwright_limited", "Calls refused by the limit of a plan.", ("limit",), registry=registry
+        )
         self.hash_queue = Gauge(
             "authwright_password_hash_queue",
             "Requests that hold a place in the queue of password hashes.",

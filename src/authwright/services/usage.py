@@ -32,6 +32,9 @@ class Usage:
         self._metrics = metrics
         self._clock = clock
         self._counted = Counted()
+        self._flushing = asyncio.Lock()
+        self.on_flush: Callable[[], Callable[[], None]] = lambda: lambda: None
+        """Called when what was counted so far is about to be stored; what it answers with, when that was done."""
 
     def called(self, route: str, subject: str, plan: str, status: int, microseconds: int) -> None:
         """Count a call of *route* by *subject* (empty: nobody known)."""
@@ -46,8 +49,19 @@ class Usage:
         """Count a prediction."""
         self._counted.predictions[self._clock() // DAY, label] += 1
 
+    def charged(self, route: str, subject: str, units: int, *, day: int) -> None:
+        """Count *units* that *subject* spent on *day* with *route*; below zero: that came back."""
+        charges = self._counted.charges
+        charges[subject if len(charges) < _MOST_ROWS else OTHERS, day, route] += units
+
     async def flush(self) -> None:
         """Store what was counted. Raises StoreUnavailable; then it is kept for the next time."""
+        async with self._flushing:
+            stored = self.on_flush()
+            await self._flush()
+            stored()
+
+    async def _flush(self) -> None:
         counted, self._counted = self._counted, Counted()
         parts = list(counted.parts(_AT_ONCE))
         try:

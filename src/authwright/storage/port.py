@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, NewType, Protocol
 
+from authwright.domain.allowance import Allowance, AllowanceLease
 from authwright.domain.api_key import ApiKey
 from authwright.domain.client import Client, ClientStatus
 from authwright.domain.event import Event, EventKind, Outcome
@@ -22,7 +23,7 @@ from authwright.domain.revocation import Revocation
 from authwright.domain.secrets import ApiKeyId, ClientId, Digest, SessionId, Subject, UserId
 from authwright.domain.session import EndReason, Session
 from authwright.domain.throttle import Backoff, Bucket
-from authwright.domain.usage import Counted
+from authwright.domain.usage import Counted, UsageKey, UsageRow
 from authwright.domain.user import Status, User
 
 NameDigest = NewType("NameDigest", bytes)
@@ -471,8 +472,56 @@ class Usage(Protocol):
     async def predictions(self, *, since_day: int) -> Sequence[tuple[int, str, int]]:
         """Day, predicted class and how many."""
 
+    async def charged(self, subject: str, *, day: int, since_day: int) -> tuple[int, int]:
+        """Units that *subject* spent on *day*, and since *since_day*, which is not after it."""
+
+    async def charges(self, subject: str, *, since_day: int) -> Sequence[tuple[int, str, int]]:
+        """Day, route and units of *subject*, in this order."""
+
+    async def by_caller(
+        self, *, since_day: int, until_day: int, subject: str | None, after: UsageKey, most: int
+    ) -> Sequence[UsageRow]:
+        """Calls and units by day, subject and route, in this order, that follow *after*; at most *most*.
+
+        Of one *subject*, or of all who are known.
+        """
+
     async def forget(self, *, before_day: int, most: int) -> int:
-        """Delete at most *most* rows of days before *before_day*; how many."""
+        """Delete at most *most* rows of a kind of days before *before_day*; how many."""
+
+
+class Replaced(NamedTuple):
+    """Whether a guarded change was *done*, and if not, what is stored instead."""
+
+    done: bool
+    stored: Allowance | None
+
+
+class Allowances(Protocol):
+    """What several processes know of the rates of callers. Not durable, where the store says so: a rate is forgotten
+    in minutes anyway."""
+
+    async def read(self, caller: Subject) -> Allowance | None:
+        """What is stored of *caller*."""
+
+    async def replace(self, caller: Subject, old: Allowance | None, new: Allowance) -> Replaced:
+        """Store *new* if *old* is what is stored now. Atomic: one guarded statement."""
+
+    async def forget(self, *, before: Instant, most: int) -> int:
+        """Delete at most *most* that were full, and not leased, before *before*; how many."""
+
+
+class AllowanceLeases(Protocol):
+    """What guards have taken ahead."""
+
+    async def add(self, lease: AllowanceLease) -> None:
+        """Insert *lease*."""
+
+    async def consume(self, lease_id: str, *, guard: ClientId) -> AllowanceLease | None:
+        """Delete the lease if it is *guard*'s, and return it. Atomic: of concurrent calls exactly one gets it."""
+
+    async def forget(self, *, before: Instant, most: int) -> int:
+        """Delete at most *most* that ended before *before*: what they took counts as spent; how many."""
 
 
 class Keys(Protocol):
@@ -522,6 +571,7 @@ RecordKind = Literal[
     "usage",
     "latencies",
     "predictions",
+    "charges",
     "revocations",
     "keys",
     "facts",
@@ -544,6 +594,7 @@ _FIELDS: Final[Mapping[RecordKind, str]] = {
     "usage": "day route subject plan status calls",
     "latencies": "day route bucket calls",
     "predictions": "day label count",
+    "charges": "subject day route units",
     "revocations": "number kind target epoch reason at until",
     "keys": "id purpose issuer alg ordinal wrapped created_at active_from withdrawn_at",
     "facts": "name value",
@@ -551,7 +602,7 @@ _FIELDS: Final[Mapping[RecordKind, str]] = {
 RECORD_FIELDS: Final[Mapping[RecordKind, Sequence[str]]] = {kind: fields.split() for kind, fields in _FIELDS.items()}
 """What stores have in common: kinds of records and their fields, in an order in which none refers to a later one.
 
-Who holds a lease is left out: it is of the processes that run.
+Who holds a lease, and whose bucket is how full, is left out: it is of the processes that run.
 """
 
 
@@ -594,6 +645,12 @@ class Store(Protocol):
 
     @property
     def usage(self) -> Usage: ...
+
+    @property
+    def allowances(self) -> Allowances: ...
+
+    @property
+    def allowance_leases(self) -> AllowanceLeases: ...
 
     @property
     def keys(self) -> Keys: ...

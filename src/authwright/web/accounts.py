@@ -157,10 +157,17 @@ class Accounts:
     """The routes of this file."""
 
     def __init__(
-        self, services: AccountServices, callers: Callers, clock: Callable[[], Instant], *, password_grant: bool
+        self,
+        services: AccountServices,
+        callers: Callers,
+        charged: Callers,
+        clock: Callable[[], Instant],
+        *,
+        password_grant: bool,
     ) -> None:
         self._services = services
         self._callers = callers
+        self._charged = charged
         self._clock = clock
         self._password_grant = password_grant
 
@@ -257,7 +264,7 @@ class Accounts:
 
     async def me(self, call: Call) -> Reply:
         """The caller: a user or an API client."""
-        principal = await self._callers(call)
+        principal = await self._charged(call)
         return json_reply(shown_account(await self._services.whoami.find(principal)))
 
 
@@ -319,6 +326,7 @@ def add_accounts(endpoints: Endpoints, routes: Accounts) -> None:
             answer=Account,
             refusals=(Unauthenticated,),
             secured=True,
+            charged=True,
             example=ACCOUNT_EXAMPLE,
         )
     add(

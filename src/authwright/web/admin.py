@@ -19,7 +19,7 @@ from authwright.domain.errors import (
 )
 from authwright.domain.event import Event, EventKind
 from authwright.domain.instant import MICROSECONDS, Instant, isoformat
-from authwright.domain.plan import DEFAULT_PLAN, Plans, format_scope, parse_scope
+from authwright.domain.plan import DEFAULT_PLAN, Plan, Plans, format_scope, parse_scope
 from authwright.domain.secrets import ApiKeyId, ClientId, SessionId, Subject, UserId
 from authwright.services.api_keys import ApiKeys
 from authwright.services.clients import Clients, NewKey
@@ -122,10 +122,15 @@ class EventPage(Answer):
 
 
 class PlanShown(Answer):
-    """A plan and the scopes that it permits."""
+    """A plan, the scopes that it permits, and how much: null where there is no limit."""
 
     name: str
     permissions: list[str]
+    rate: str | None = Field(examples=["60/minute"])
+    burst: int | None = Field(description="Units that may come at once.", examples=[60])
+    quota: dict[str, int] = Field(description="Units in a day and in a month of UTC.", examples=[{"day": 1000}])
+    concurrent: int | None = Field(description="Calls at once, in each process.")
+    weights: dict[str, int] = Field(description="What a call costs, by route; others cost 1.")
 
 
 class PlanList(Answer):
@@ -147,6 +152,19 @@ def shown_client(client: Client) -> dict[str, Any]:
     }
 
 
+def _shown_plan(plan: Plan) -> dict[str, object]:
+    quota = {"day": plan.daily, "month": plan.monthly}
+    return {
+        "name": plan.name,
+        "permissions": sorted(plan.scopes),
+        "rate": None if plan.rate is None else plan.rate.text,
+        "burst": None if plan.rate is None else plan.rate.burst,
+        "quota": {period: units for period, units in quota.items() if units is not None},
+        "concurrent": plan.concurrent,
+        "weights": dict(plan.weights),
+    }
+
+
 def shown_event(event: Event) -> dict[str, Any]:
     """*event* as answers show it."""
     return {**event._asdict(), "at": isoformat(event.at)}
@@ -163,7 +181,7 @@ class AdminRoutes:
         api_keys: ApiKeys,
         logout: Logout,
         events: Events,
-        plans: Callable[[], Plans],
+        plans: Plans,
         callers: Callers,
         clock: Callable[[], Instant],
     ) -> None:
@@ -276,10 +294,9 @@ class AdminRoutes:
         return json_reply({"events": [shown_event(event) for event in page], "next": cursor})
 
     async def plans(self, call: Call) -> Reply:
-        """The plans there are, and what they permit."""
+        """The plans there are, what they permit, and how much."""
         await self._callers.admin(call)
-        shown = [{"name": plan.name, "permissions": sorted(plan.scopes)} for plan in self._plans()]
-        return json_reply({"plans": shown, "default": DEFAULT_PLAN})
+        return json_reply({"plans": [_shown_plan(plan) for plan in self._plans], "default": DEFAULT_PLAN})
 
     async def _owner(self, name: str) -> str:
         return name if name.startswith("cli_") else (await self._users.find(name)).id

@@ -1,31 +1,39 @@
 """The authenticated caller of the server's own routes (RFC 6750 section 2.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from authwright.domain.errors import InsufficientScope, Unauthenticated
 from authwright.domain.event import Origin
-from authwright.domain.instant import Instant
+from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.plan import ACCOUNT, ADMIN
-from authwright.domain.secrets import is_key
+from authwright.domain.secrets import Subject, is_key
+from authwright.domain.usage import DAY
 from authwright.guard.principal import Principal
 from authwright.services.api_keys import ApiKeys
+from authwright.services.limits import Limits, Standing
 from authwright.services.verify import Verify
 from authwright.web.endpoint import MAX_BODY, Call
 
 
 class Callers:
-    """Authenticates calls by the `Authorization` header; a token in a query or a cookie is never looked at."""
+    """Authenticates calls by the `Authorization` header; a token in a query or a cookie is never looked at.
 
-    def __init__(self, verify: Verify, api_keys: ApiKeys, clock: Callable[[], Instant]) -> None:
+    With *limits* a call costs what the caller's plan says; without, nothing.
+    """
+
+    def __init__(
+        self, verify: Verify, api_keys: ApiKeys, clock: Callable[[], Instant], limits: Limits | None = None
+    ) -> None:
         self._verify = verify
         self._api_keys = api_keys
         self._clock = clock
+        self._limits = limits
 
     async def __call__(self, call: Call, *, scope: str | None = None, limit: int = MAX_BODY) -> Principal:
         """Who is calling: with an access token, a user's API key or a client's key.
 
-        Raises Unauthenticated, TooManyAttempts, InvalidRequest (two credentials), InsufficientScope, and for a body
-        beyond *limit* PayloadTooLarge.
+        Raises Unauthenticated, TooManyAttempts, InvalidRequest (two credentials), LimitExceeded, PlanNotAvailable,
+        InsufficientScope, and for a body beyond *limit* PayloadTooLarge.
         """
         token = bearer_token(call)
         if token is None:
@@ -37,9 +45,17 @@ class Callers:
         else:
             principal = await self._verify.token(token, now=self._clock())
         call.scope["authwright.caller"] = principal
+        # Who is asked twice whether it may go on pays once.
+        if self._limits is not None and "authwright.limits" not in call.scope:
+            await charge(call, principal, self._limits, now=self._clock())
         if scope is not None and scope not in principal.scopes:
             raise InsufficientScope(scope)
         return principal
+
+    async def charge(self, call: Call, principal: Principal, times: int) -> None:
+        """Charge what *call* costs *times* more, for work whose size is known only now. Raises LimitExceeded."""
+        if self._limits is not None and times:
+            await charge(call, principal, self._limits, now=self._clock(), times=times, further=True)
 
     async def themselves(self, call: Call) -> Principal:
         """Who is calling, to manage its own sessions: a client, or a user whose token has the scope `account`."""
@@ -55,6 +71,48 @@ class Callers:
     async def admin(self, call: Call) -> Principal:
         """An administrator, logged in as such: no key has the scope `admin`."""
         return await self(call, scope=ADMIN)
+
+
+async def charge(
+    call: Call, principal: Principal, limits: Limits, *, now: Instant, times: int = 1, further: bool = False
+) -> None:
+    """Charge *principal* for *call* what its plan says, *times* over; the answer's headers will tell what is left.
+
+    *further*: it was charged for already, as one. Raises LimitExceeded, PlanNotAvailable.
+    """
+    caller, route = Subject(principal.subject), call.route
+    plan = limits.plan_of(principal.plan)
+    if not further and limits.begin(caller, plan):
+        call.scope["authwright.running"] = caller
+    units = plan.cost(call.scope["method"], route) * times
+    standing = await limits.spend(caller, plan, units, route=route, now=now)
+    call.scope["authwright.limits"] = tuple(_limit_headers(standing, now))
+    if standing.refused is not None:
+        raise standing.refused
+
+
+def _limit_headers(standing: Standing, now: Instant) -> Iterator[tuple[bytes, bytes]]:
+    """What the plan allows and what is left of it (draft-ietf-httpapi-ratelimit-headers-10)."""
+    plan, rate, quota, _ = standing
+    policies, left = [], []
+    if rate is not None and plan.rate is not None:
+        policies.append(f'"rate";q={plan.rate.count};w={plan.rate.seconds}')
+        left.append(f'"rate";r={rate.left};t={_seconds(rate.full_at - now)}')
+    if quota is not None:
+        if quota.day_left is not None:
+            policies.append(f'"day";q={plan.daily};w=86400')
+            left.append(f'"day";r={max(0, quota.day_left)};t={_seconds(DAY - now % DAY)}')
+        if quota.month_left is not None:
+            # Its window has as many days as the month; the longest are counted.
+            policies.append(f'"month";q={plan.monthly};w=2678400')
+            left.append(f'"month";r={max(0, quota.month_left)}')
+    if policies:
+        yield b"ratelimit-policy", ", ".join(policies).encode("ascii")
+        yield b"ratelimit", ", ".join(left).encode("ascii")
+
+
+def _seconds(microseconds: int) -> int:
+    return max(0, -(-microseconds // MICROSECONDS))
 
 
 def bearer_token(call: Call) -> str | None:

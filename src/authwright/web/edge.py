@@ -97,6 +97,7 @@ class Edge:
                 own = {name for name, _ in headers}
                 headers += [each for each in self._headers if each[0] not in own]
                 headers.append((b"x-request-id", request_id.encode("ascii")))
+                headers += scope.get("authwright.limits", ())
             await send(message)
 
         try:
@@ -121,7 +122,8 @@ class Edge:
                     # What it takes until it begins; how long the client stays tells nothing.
                     spent = time.perf_counter_ns() - begun
                     scope["authwright.stop"] = reply.stop
-                await reply.send(send, [*headers, (b"x-request-id", request_id.encode("ascii"))])
+                limits = scope.get("authwright.limits", ())
+                await reply.send(send, [*headers, (b"x-request-id", request_id.encode("ascii")), *limits])
         except Refusal as refusal:
             await self._refuse(refusal, request_id, send_with_headers)
         except Exception:

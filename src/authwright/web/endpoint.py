@@ -21,7 +21,9 @@ from starlette.types import Receive, Scope, Send
 from authwright.domain.errors import (
     Busy,
     InvalidRequest,
+    LimitExceeded,
     PayloadTooLarge,
+    PlanNotAvailable,
     Refusal,
     TooManyAttempts,
     Unavailable,
@@ -133,12 +135,13 @@ def _encode(content: object) -> bytes:
 
 
 class Call:
-    """One request."""
+    """One request; *route* is the path of what answers it, with its parameters by name."""
 
-    __slots__ = ("_body", "_headers", "_media", "_receive", "scope")
+    __slots__ = ("_body", "_headers", "_media", "_receive", "route", "scope")
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, route: str) -> None:
         self.scope = scope
+        self.route = route
         self._headers: HeaderTable = scope["authwright.headers"]
         self._receive = receive
         self._media: str | None = None
@@ -328,17 +331,18 @@ class Brake:
 class RawEndpoint:
     """The ASGI callable behind a route."""
 
-    __slots__ = ("_brake", "_handle", "_realm", "oauth")
+    __slots__ = ("_brake", "_handle", "_realm", "_route", "oauth")
 
-    def __init__(self, handle: Handler, *, oauth: bool, realm: str, brake: Brake) -> None:
+    def __init__(self, handle: Handler, *, route: str, oauth: bool, realm: str, brake: Brake) -> None:
         self._handle = handle
+        self._route = route
         self._brake = brake
         self._realm = realm
         self.oauth = oauth
 
     async def answer(self, scope: Scope, receive: Receive) -> Reply | Stream:
         """The whole response; a refusal is one, too."""
-        call = Call(scope, receive)
+        call = Call(scope, receive, self._route)
         try:
             return await self._handle(call)
         except (Refusal, StoreUnavailable) as refusal:
@@ -377,6 +381,7 @@ class Endpoints:
         body_optional: bool = False,
         refusals: Sequence[type[Refusal]] = (),
         secured: bool = False,
+        charged: bool = False,
         oauth: bool = False,
         example: object = None,
         media: str = JSON,
@@ -384,7 +389,7 @@ class Endpoints:
     ) -> None:
         """Serve *method* *path* with *handle*; the rest is what the document says of it. *name*: operation id.
 
-        *hidden*: the document says nothing of it.
+        *charged*: the caller's plan is charged for it. *hidden*: the document says nothing of it.
         """
         extra: dict[str, Any] = {}
         if json or form:
@@ -399,7 +404,8 @@ class Endpoints:
             extra["security"] = [{"Password": []}, {"Bearer": []}]
         # Any request can be malformed, and any meet a server that cannot answer just now.
         of_query = (UnprocessableContent,) if query else ()
-        every = dict.fromkeys((*refusals, *of_query, InvalidRequest, Unavailable))
+        of_plan = (PlanNotAvailable, LimitExceeded) if charged else ()
+        every = dict.fromkeys((*refusals, *of_query, *of_plan, InvalidRequest, Unavailable))
         described = dict(errors.documented(tuple(every), oauth=oauth))
         if example is not None:
             described[status] = {"content": {JSON: {"example": example}}}
@@ -428,7 +434,7 @@ class Endpoints:
         route = self._app.router.routes[-1]
         if not isinstance(route, APIRoute):  # pragma: no cover - FastAPI always appends the route it made
             raise TypeError("FastAPI did not add the route last")
-        route.app = endpoint = RawEndpoint(handle, oauth=oauth, realm=self._realm, brake=self._brake)
+        route.app = endpoint = RawEndpoint(handle, route=path, oauth=oauth, realm=self._realm, brake=self._brake)
         if "{" not in path:
             self.direct[method, path] = endpoint
 

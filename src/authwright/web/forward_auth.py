@@ -16,6 +16,8 @@ from authwright.domain.errors import (
     Forbidden,
     InsufficientScope,
     InvalidRequest,
+    LimitExceeded,
+    PlanNotAvailable,
     Refusal,
     TooManyAttempts,
     Unauthenticated,
@@ -27,9 +29,10 @@ from authwright.domain.secrets import is_key
 from authwright.guard.credential import credential
 from authwright.guard.principal import Principal
 from authwright.services.api_keys import ApiKeys
+from authwright.services.limits import Limits
 from authwright.services.verify import Verify
 from authwright.storage.port import StoreUnavailable
-from authwright.web.caller import origin_of
+from authwright.web.caller import charge, origin_of
 from authwright.web.endpoint import Answer, Body, Brake, Call, Endpoints, Reply, parameters_of, query_as, refusal_reply
 
 # Where proxies say which path was asked for.
@@ -63,6 +66,7 @@ class ForwardAuth:
         api_keys: ApiKeys,
         clock: Callable[[], Instant],
         *,
+        limits: Limits,
         audiences: tuple[str, ...],
         brake: Brake,
         realm: str,
@@ -72,6 +76,7 @@ class ForwardAuth:
         self._api_keys = api_keys
         self._clock = clock
         self._audiences = audiences
+        self._limits = limits
         self._realm = realm
 
     async def answer(self, call: Call, policy: Policy, path: str | None) -> Reply:
@@ -102,6 +107,7 @@ class ForwardAuth:
         else:
             principal = await self._verify.token(presented, now=self._clock(), audience=audience)
         call.scope["authwright.caller"] = principal
+        await charge(call, principal, self._limits, now=self._clock())
         if policy.scope is not None and not parse_scope(policy.scope) <= principal.scopes:
             raise InsufficientScope(policy.scope)
         if policy.plan is not None and principal.plan not in policy.plan.split(","):
@@ -170,7 +176,7 @@ def add_forward_auth(endpoints: Endpoints, forward_auth: ForwardAuth) -> None:
         "summary": "May this request pass?",
         "tag": "guards",
         "answer": Passed,
-        "refusals": (Unauthenticated, InsufficientScope, Forbidden, TooManyAttempts),
+        "refusals": (Unauthenticated, InsufficientScope, Forbidden, PlanNotAvailable, TooManyAttempts, LimitExceeded),
         "secured": True,
     }
     endpoints.add("GET", "/forward-auth", by_query, name="forward_auth", query=Policy, **described)

@@ -260,6 +260,7 @@ def add_me(endpoints: Endpoints, routes: Me) -> None:
             Busy,
         ),
         secured=True,
+        charged=True,
         example=ACCOUNT_EXAMPLE,
     )
     add(
@@ -272,6 +273,7 @@ def add_me(endpoints: Endpoints, routes: Me) -> None:
         answer=ApiKeyList,
         refusals=(Unauthenticated, InsufficientScope),
         secured=True,
+        charged=True,
     )
     add(
         "POST",
@@ -285,6 +287,7 @@ def add_me(endpoints: Endpoints, routes: Me) -> None:
         json=(NewKey,),
         refusals=(*BODY_REFUSALS, Unauthenticated, InsufficientScope, InvalidScope, InvalidName, Forbidden),
         secured=True,
+        charged=True,
     )
     add(
         "DELETE",
@@ -296,6 +299,7 @@ def add_me(endpoints: Endpoints, routes: Me) -> None:
         answer=Done,
         refusals=(Unauthenticated, InsufficientScope, NotFound),
         secured=True,
+        charged=True,
         example={"status": "deleted"},
     )
     add(
@@ -308,6 +312,7 @@ def add_me(endpoints: Endpoints, routes: Me) -> None:
         answer=SessionList,
         refusals=(Unauthenticated, InsufficientScope),
         secured=True,
+        charged=True,
     )
     add(
         "DELETE",
@@ -319,6 +324,7 @@ def add_me(endpoints: Endpoints, routes: Me) -> None:
         answer=Done,
         refusals=(Unauthenticated, InsufficientScope, NotFound),
         secured=True,
+        charged=True,
         example={"status": "logged_out"},
     )
     add(
@@ -340,5 +346,6 @@ def add_me(endpoints: Endpoints, routes: Me) -> None:
             Busy,
         ),
         secured=True,
+        charged=True,
         example={name: value for name, value in TOKEN_EXAMPLE.items() if name != "refresh_token"},
     )

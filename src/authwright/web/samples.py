@@ -158,8 +158,10 @@ def add_samples(
 
     async def predict_batch(call: Call) -> Reply:
         """Predict up to 1,000 flowers at once."""
-        await callers(call, scope=PREDICT, limit=_BATCH_BODY)
+        principal = await callers(call, scope=PREDICT, limit=_BATCH_BODY)
         flowers = await call.json(Flowers, _BATCH_BODY)
+        # Each row is a prediction; the call itself paid for the first.
+        await callers.charge(call, principal, len(flowers.rows) - 1)
         predictions = await predict.predict([flower.model_dump() for flower in flowers.rows])
         for each in predictions:
             usage.predicted(each.label)
@@ -189,6 +191,7 @@ def add_samples(
             answer=answer,
             refusals=(Unauthenticated, InsufficientScope),
             secured=True,
+            charged=True,
         )
     endpoints.add(
         "GET",
@@ -200,6 +203,7 @@ def add_samples(
         answer=SecureData,
         refusals=(Unauthenticated,),
         secured=True,
+        charged=True,
     )
     endpoints.add(
         "GET",
@@ -212,6 +216,7 @@ def add_samples(
         query=Flower,
         refusals=(Unauthenticated, InsufficientScope, UnprocessableContent, NotInstalled),
         secured=True,
+        charged=True,
     )
     endpoints.add(
         "POST",
@@ -232,4 +237,5 @@ def add_samples(
             NotInstalled,
         ),
         secured=True,
+        charged=True,
     )

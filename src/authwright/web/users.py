@@ -211,7 +211,7 @@ class UserRoutes:
 
 def add_users(endpoints: Endpoints, routes: UserRoutes) -> None:
     """All routes of this file. `/users/me` must stand before `/users/{username}`: `me` is no user name."""
-    common: dict[str, Any] = {"tag": "users", "secured": True}
+    common: dict[str, Any] = {"tag": "users", "secured": True, "charged": True}
     denied = (Unauthenticated, InsufficientScope)
     changing = (
         *BODY_REFUSALS,

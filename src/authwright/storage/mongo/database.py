@@ -217,6 +217,12 @@ class Collection:
             )
             return found
 
+    async def take(self, which: Filter) -> Document | None:
+        """Delete one document that fits, and answer with it."""
+        with self._owner.answering():
+            found: Document | None = await self._documents.find_one_and_delete(which)
+            return found
+
     async def change_all(self, which: Filter, change: Change, *, slow: bool = False) -> int:
         """Change every document that fits, each by itself; how many. *slow*: it may take long."""
         with self._owner.answering(), pymongo.timeout(SLOW_SECONDS if slow else SECONDS):

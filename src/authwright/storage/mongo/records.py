@@ -12,7 +12,12 @@ from authwright.storage.mongo.database import Collection, Document, MongoDatabas
 from authwright.storage.port import RECORD_FIELDS, Record, RecordKind
 
 _AT_ONCE: Final = 500
-_USAGE: Final = {"usage": "usage_calls", "latencies": "usage_latencies", "predictions": "usage_predictions"}
+_USAGE: Final = {
+    "usage": "usage_calls",
+    "latencies": "usage_latencies",
+    "predictions": "usage_predictions",
+    "charges": "usage_charges",
+}
 # The fields of a document in which what SQL keeps as words is a list.
 _LISTS: Final = frozenset({"audiences"})
 

@@ -7,7 +7,7 @@ from authwright.storage.mongo.database import MongoDatabase
 from authwright.storage.mongo.facts import MongoFacts
 from authwright.storage.port import IncompatibleStore, OutdatedStore
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 USABLE_SINCE: Final = 1
 """As for SQL (storage.sql.tables)."""
 
@@ -49,10 +49,13 @@ _INDEXES: Final[tuple[tuple[str, str, list[tuple[str, int]], dict[str, Any]], ..
     ("usage_calls", "day", [("_id.day", 1)], {}),
     ("usage_latencies", "day", [("_id.day", 1)], {}),
     ("usage_predictions", "day", [("_id.day", 1)], {}),
+    ("usage_charges", "day", [("_id.day", 1)], {}),
+    ("usage_charges", "of_subject", [("_id.subject", 1), ("_id.day", 1)], {}),
+    ("allowance_leases", "until", [("until", 1)], {}),
 )
 
 
-_STEPS: Final = ("1: Indexes.",)
+_STEPS: Final = ("1: Indexes.", "2: Indexes of what callers spend.")
 """A line for each version; what it does is done again without harm."""
 
 

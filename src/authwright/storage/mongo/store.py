@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from authwright.storage.mongo.allowances import MongoAllowanceLeases, MongoAllowances
 from authwright.storage.mongo.api_keys import MongoApiKeys
 from authwright.storage.mongo.clients import MongoClients
 from authwright.storage.mongo.database import MongoDatabase
@@ -48,6 +49,8 @@ class MongoStore:
         self.throttles = MongoThrottles(database)
         self.sessions = MongoSessions(database, self._outbox, self.throttles)
         self.usage = MongoUsage(database)
+        self.allowances = MongoAllowances(database)
+        self.allowance_leases = MongoAllowanceLeases(database)
         self.keys = MongoKeys(database, self._outbox)
         self.records = MongoRecords(database)
 

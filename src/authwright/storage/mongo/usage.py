@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from authwright.domain.usage import Counted
+from authwright.domain.usage import Counted, UsageKey, UsageRow
 from authwright.storage.mongo.database import Change, Document, Filter, MongoDatabase
 from authwright.storage.port import StoreUnavailable
 
@@ -20,6 +20,7 @@ _KEYS: Final = {
     "calls": ("day", "route", "subject", "plan", "status"),
     "latencies": ("day", "route", "bucket"),
     "predictions": ("day", "label"),
+    "charges": ("subject", "day", "route"),
 }
 
 
@@ -38,7 +39,7 @@ class MongoUsage:
     async def add(self, counted: Counted) -> None:
         if not counted:
             return
-        counters: tuple[Counter[Any], ...] = (counted.calls, counted.latencies, counted.predictions)
+        counters: tuple[Counter[Any], ...] = (counted.calls, counted.latencies, counted.predictions, counted.charges)
         batch: Document = {"_id": {"writer": self._writer, "number": 0}}
         for name, counter in zip(_KEYS, counters, strict=True):
             batch[name] = [[*key, count] for key, count in counter.items()]
@@ -66,7 +67,8 @@ class MongoUsage:
         writer, number = batch["_id"]["writer"], batch["_id"]["number"]
         for name, fields in _KEYS.items():
             changes: list[tuple[Filter, Change]] = []
-            for *key, count in batch[name]:
+            # A batch that an earlier version left may know fewer kinds.
+            for *key, count in batch.get(name, ()):
                 ident = dict(zip(fields, key, strict=True))
                 # One that took it already does not fit; a second one of this key cannot be made, so it is left alone.
                 which = {"_id": ident, f"taken.{writer}": {"$not": {"$gte": number}}}
@@ -114,6 +116,52 @@ class MongoUsage:
     async def predictions(self, *, since_day: int) -> Sequence[tuple[int, str, int]]:
         rows = await self._grouped("predictions", since_day, "day", "label")
         return [(int(row["day"]), row["label"], int(row["count"])) for row in rows]
+
+    async def charged(self, subject: str, *, day: int, since_day: int) -> tuple[int, int]:
+        today = {"$cond": [{"$eq": ["$_id.day", day]}, "$count", 0]}
+        rows = await self._sums["charges"].aggregate(
+            {"$match": {"_id.subject": subject, "_id.day": {"$gte": since_day}}},
+            {"$group": {"_id": None, "today": {"$sum": today}, "all": {"$sum": "$count"}}},
+        )
+        return (int(rows[0]["today"]), int(rows[0]["all"])) if rows else (0, 0)
+
+    async def charges(self, subject: str, *, since_day: int) -> Sequence[tuple[int, str, int]]:
+        rows = await self._sums["charges"].find({"_id.subject": subject, "_id.day": {"$gte": since_day}})
+        return sorted((int(row["_id"]["day"]), row["_id"]["route"], int(row["count"])) for row in rows)
+
+    async def by_caller(
+        self, *, since_day: int, until_day: int, subject: str | None, after: UsageKey, most: int
+    ) -> Sequence[UsageRow]:
+        def part(calls: Any, units: Any) -> list[Document]:
+            days = {"$gte": since_day, "$lte": until_day}
+            which = {"_id.day": days, "_id.subject": {"$ne": ""} if subject is None else subject}
+            key = {name: f"$_id.{name}" for name in UsageRow._fields[:3]}
+            return [{"$match": which}, {"$project": {"_id": 0, "key": key, "calls": calls, "units": units}}]
+
+        day, whose, route = after
+        of_charges = part({"$literal": 0}, "$count")
+        rows = await self._sums["calls"].aggregate(
+            *part("$count", {"$literal": 0}),
+            {"$unionWith": {"coll": "usage_charges", "pipeline": of_charges}},
+            {"$group": {"_id": "$key", "calls": {"$sum": "$calls"}, "units": {"$sum": "$units"}}},
+            {
+                "$match": {
+                    "$or": [
+                        {"_id.day": {"$gt": day}},
+                        {"_id.day": day, "_id.subject": {"$gt": whose}},
+                        {"_id.day": day, "_id.subject": whose, "_id.route": {"$gt": route}},
+                    ]
+                }
+            },
+            {"$sort": {"_id.day": 1, "_id.subject": 1, "_id.route": 1}},
+            {"$limit": most},
+        )
+        return [
+            UsageRow(
+                int(row["_id"]["day"]), row["_id"]["subject"], row["_id"]["route"], int(row["calls"]), int(row["units"])
+            )
+            for row in rows
+        ]
 
     async def _grouped(self, name: str, since_day: int, *by: str) -> list[Document]:
         rows = await self._sums[name].aggregate(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from authwright.storage.port import IncompatibleStore, StoreUnavailable
+from authwright.storage.sql.allowances import SqlAllowanceLeases, SqlAllowances
 from authwright.storage.sql.api_keys import SqlApiKeys
 from authwright.storage.sql.clients import SqlClients
 from authwright.storage.sql.events import SqlEvents
@@ -37,6 +38,8 @@ class SqlStore:
         self.notices = SqlNotices(database)
         self.throttles = SqlThrottles(database)
         self.usage = SqlUsage(database)
+        self.allowances = SqlAllowances(database)
+        self.allowance_leases = SqlAllowanceLeases(database)
         self.keys = SqlKeys(database)
         self.facts = SqlFacts(database)
         self.records = SqlRecords(database)

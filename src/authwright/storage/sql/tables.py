@@ -13,7 +13,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 USABLE_SINCE = 3
 """The earliest version whose code can use this schema; a migration that takes something away raises it."""
 
@@ -241,6 +241,37 @@ latencies = Table(
     Column("route", Text, primary_key=True),
     Column("bucket", Integer, primary_key=True),
     Column("calls", BigInteger, nullable=False),
+)
+# Units that callers spent, by which quotas are kept: one caller's days stand together.
+charges = Table(
+    "charges",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("units", BigInteger, nullable=False),
+    Index("charges_by_day", "day"),
+)
+# When the buckets of callers will be full again, and what of them is out on lease.
+allowances = Table(
+    "allowances",
+    metadata,
+    Column("caller", Text, primary_key=True),
+    Column("full_at", BigInteger, nullable=False),
+    Column("leased", BigInteger, nullable=False),
+    Column("leased_until", BigInteger, nullable=False),
+)
+# What guards have taken ahead and not accounted for yet.
+allowance_leases = Table(
+    "allowance_leases",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("guard", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False, index=True),
 )
 predictions = Table(
     "predictions",

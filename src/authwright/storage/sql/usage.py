@@ -4,12 +4,26 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Table, and_, bindparam, case, cast, delete, func, literal_column, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Table,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import insert
 
-from authwright.domain.usage import Counted
+from authwright.domain.usage import Counted, UsageKey, UsageRow
 from authwright.storage.sql.statements import Database, Statement, Step, compiled
-from authwright.storage.sql.tables import latencies, predictions, usage
+from authwright.storage.sql.tables import charges, latencies, predictions, usage
 
 
 def _add_to(table: Table) -> Statement:
@@ -31,7 +45,7 @@ def _total(numbers: Any) -> Any:
     return cast(func.sum(numbers), BigInteger)
 
 
-_TABLES = (usage, latencies, predictions)
+_TABLES = (usage, latencies, predictions, charges)
 _ADD = {table.name: _add_to(table) for table in _TABLES}
 _FORGET = [_forget(table) for table in _TABLES]
 _since = usage.c.day >= bindparam("since")
@@ -57,6 +71,46 @@ _LATENCIES = compiled(
     .group_by(latencies.c.route, latencies.c.bucket)
 )
 _PREDICTIONS = compiled(select(predictions).where(predictions.c.day >= bindparam("since")))
+_CHARGED = compiled(
+    select(
+        func.coalesce(_total(case((charges.c.day == bindparam("day"), charges.c.units), else_=0)), 0),
+        func.coalesce(_total(charges.c.units), 0),
+    ).where(charges.c.subject == bindparam("subject"), charges.c.day >= bindparam("since"))
+)
+_CHARGES_OF = compiled(
+    select(charges.c.day, charges.c.route, charges.c.units)
+    .where(charges.c.subject == bindparam("subject"), charges.c.day >= bindparam("since"))
+    .order_by(charges.c.day, charges.c.route)
+)
+
+
+def _by_caller(*, one: bool) -> Statement:
+    """Calls and units of callers, page by page. Both are sums over the same key, so they are added as one."""
+    nothing = literal_column("0", BigInteger)
+    of_usage: list[ColumnElement[bool]] = [usage.c.day.between(bindparam("since"), bindparam("until")), _known]
+    of_charges: list[ColumnElement[bool]] = [charges.c.day.between(bindparam("since"), bindparam("until"))]
+    if one:
+        of_usage.append(usage.c.subject == bindparam("subject"))
+        of_charges.append(charges.c.subject == bindparam("subject"))
+    rows = union_all(
+        select(usage.c.day, usage.c.subject, usage.c.route, usage.c.calls, nothing.label("units")).where(*of_usage),
+        select(charges.c.day, charges.c.subject, charges.c.route, nothing.label("calls"), charges.c.units).where(
+            *of_charges
+        ),
+    ).subquery()
+    key = (rows.c.day, rows.c.subject, rows.c.route)
+    after = tuple_(*(bindparam(f"after_{each.name}", type_=each.type) for each in key))
+    return compiled(
+        select(*key, _total(rows.c.calls), _total(rows.c.units))
+        .where(tuple_(*key) > after)
+        .group_by(*key)
+        .order_by(*key)
+        .limit(bindparam("most"))
+    )
+
+
+_BY_CALLER = _by_caller(one=False)
+_BY_ONE_CALLER = _by_caller(one=True)
 
 
 class SqlUsage:
@@ -67,7 +121,7 @@ class SqlUsage:
 
     async def add(self, counted: Counted) -> None:
         steps: list[Step] = []
-        counters: tuple[Counter[Any], ...] = (counted.calls, counted.latencies, counted.predictions)
+        counters: tuple[Counter[Any], ...] = (counted.calls, counted.latencies, counted.predictions, counted.charges)
         for table, rows in zip(_TABLES, counters, strict=True):
             names = [column.name for column in table.c]
             statement = _ADD[table.name]
@@ -95,6 +149,26 @@ class SqlUsage:
     async def predictions(self, *, since_day: int) -> Sequence[tuple[int, str, int]]:
         rows = await self._database.report(_PREDICTIONS, {"since": since_day})
         return [(row[0], row[1], row[2]) for row in rows]
+
+    async def charged(self, subject: str, *, day: int, since_day: int) -> tuple[int, int]:
+        rows = await self._database.find(_CHARGED, {"subject": subject, "day": day, "since": since_day})
+        return rows[0][0], rows[0][1]
+
+    async def charges(self, subject: str, *, since_day: int) -> Sequence[tuple[int, str, int]]:
+        rows = await self._database.read(_CHARGES_OF, {"subject": subject, "since": since_day})
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def by_caller(
+        self, *, since_day: int, until_day: int, subject: str | None, after: UsageKey, most: int
+    ) -> Sequence[UsageRow]:
+        day, whose, route = after
+        parameters: dict[str, Any] = {"since": since_day, "until": until_day, "most": most}
+        parameters |= {"after_day": day, "after_subject": whose, "after_route": route}
+        if subject is None:
+            rows = await self._database.report(_BY_CALLER, parameters)
+        else:
+            rows = await self._database.report(_BY_ONE_CALLER, {**parameters, "subject": subject})
+        return [UsageRow(*row) for row in rows]
 
     async def forget(self, *, before_day: int, most: int) -> int:
         parameters = {"before": before_day, "most": most}

@@ -1,0 +1,188 @@
+"""What callers may spend in a day and in a month of UTC.
+
+Spent units are counted in memory, stored once a second with all other usage, and read back as long as other processes
+may count, too: so a quota is exact in one process, and over several it is passed by what was spent within a second or
+two. A process that is killed forgets the last second of what was spent.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import structlog
+
+from authwright.domain.instant import MICROSECONDS, Instant
+from authwright.domain.plan import Plan
+from authwright.domain.secrets import Subject
+from authwright.domain.usage import DAY, day_of
+from authwright.services.usage import FLUSH_SECONDS, Usage
+from authwright.storage.port import Store, StoreUnavailable
+
+_FORGET_SECONDS: Final = 60
+_AGAIN_SECONDS: Final = 1
+
+log = structlog.get_logger("authwright.quotas")
+
+
+class Spent(NamedTuple):
+    """Whether units were *granted*; what is left of the day and of the month (None: no such quota); which of them
+    refused, and when it begins anew."""
+
+    granted: bool
+    day_left: int | None
+    month_left: int | None
+    limit: str = ""
+    opens_at: Instant = Instant(0)
+
+
+class _Counted:
+    """Units of one caller on one day: those in the store without ours, ours, and how many of ours are stored."""
+
+    __slots__ = ("again_at", "day", "month", "own", "stored", "today", "used")
+
+    def __init__(self, day: int, today: int, month: int) -> None:
+        self.day = day
+        self.today = today
+        self.month = month
+        self.own = self.stored = 0
+        self.used = self.again_at = Instant(0)
+
+
+class Quotas:
+    """Spends quotas. *alone*: no other process counts in this store."""
+
+    def __init__(self, store: Store, usage: Usage, clock: Callable[[], Instant], *, alone: bool) -> None:
+        self._store = store
+        self._usage = usage
+        self._clock = clock
+        self._alone = alone
+        self._counted: dict[Subject, _Counted] = {}
+        self._changed: dict[Subject, _Counted] = {}
+        self._reading: dict[Subject, asyncio.Task[_Counted]] = {}
+        usage.on_flush = self._flushing
+
+    def __len__(self) -> int:
+        return len(self._counted)
+
+    def take_now(self, caller: Subject, plan: Plan, units: int) -> Spent | None:
+        """As `take`, if what was spent is known; None if it has to be read."""
+        now = self._clock()
+        counted = self._counted.get(caller)
+        if counted is None or counted.day != day_of(now) or 0 < counted.again_at <= now:
+            return None
+        return self._take(caller, counted, plan, units, now)
+
+    async def take(self, caller: Subject, plan: Plan, units: int) -> Spent:
+        """Spend *units* of *caller*'s quotas in *plan*, if they are there."""
+        now = self._clock()
+        return self._take(caller, await self._known(caller, now), plan, units, now)
+
+    def put(self, caller: Subject, units: int, *, day: int) -> None:
+        """Count *units* of *day* that were spent already, or below zero: that came back."""
+        counted = self._counted.get(caller)
+        if counted is not None:
+            if counted.day == day:
+                self._add(caller, counted, units)
+            elif day >= _first_of_month(counted.day):
+                counted.month += units
+
+    def _take(self, caller: Subject, counted: _Counted, plan: Plan, units: int, now: Instant) -> Spent:
+        day_left = None if plan.daily is None else plan.daily - counted.today - counted.own
+        month_left = None if plan.monthly is None else plan.monthly - counted.month - counted.own
+        counted.used = now
+        if month_left is not None and units > month_left:
+            return Spent(False, day_left, month_left, "month", _next_month(now))
+        if day_left is not None and units > day_left:
+            return Spent(False, day_left, month_left, "day", Instant((counted.day + 1) * DAY))
+        self._add(caller, counted, units)
+        return Spent(
+            True, None if day_left is None else day_left - units, None if month_left is None else month_left - units
+        )
+
+    def _add(self, caller: Subject, counted: _Counted, units: int) -> None:
+        counted.own += units
+        self._changed[caller] = counted
+
+    async def _known(self, caller: Subject, now: Instant) -> _Counted:
+        counted = self._counted.get(caller)
+        if counted is not None and counted.day == day_of(now) and not 0 < counted.again_at <= now:
+            return counted
+        reading = self._reading.get(caller)
+        if reading is None:
+            reading = self._reading[caller] = asyncio.create_task(self._read(caller, counted, now))
+            reading.add_done_callback(lambda _: self._reading.pop(caller))
+        return await asyncio.shield(reading)
+
+    async def _read(self, caller: Subject, before: _Counted | None, now: Instant) -> _Counted:
+        day = day_of(now)
+        if before is not None and before.own != before.stored:
+            # Ours of the day that ended may still be on the way.
+            await self._flush()
+        same = before is not None and before.day == day
+        try:
+            today, month = await self._store.usage.charged(caller, day=day, since_day=_first_of_month(day))
+        except StoreUnavailable as error:
+            log.error("quota_unreadable", detail=str(error))
+            counted = before if before is not None and same else _Counted(day, 0, 0)
+            # Nobody is stopped because the store is away: rates go on being kept, and this is read when it is back.
+            counted.again_at = Instant(now + _AGAIN_SECONDS * MICROSECONDS)
+        else:
+            if before is not None and same:
+                counted = before
+                counted.today, counted.month = today - before.stored, month - before.stored
+            else:
+                counted = _Counted(day, today, month)
+            counted.again_at = Instant(0)
+        self._counted[caller] = counted
+        return counted
+
+    async def _flush(self) -> None:
+        try:
+            await self._usage.flush()
+        except StoreUnavailable as error:
+            log.error("usage_not_stored", detail=str(error))
+
+    def _flushing(self) -> Callable[[], None]:
+        own = [(caller, counted, counted.own) for caller, counted in self._changed.items()]
+
+        def stored() -> None:
+            for caller, counted, units in own:
+                counted.stored = units
+                if counted.own == units and self._changed.get(caller) is counted:
+                    del self._changed[caller]
+
+        return stored
+
+    async def follow(self) -> None:
+        """Read once a second what other processes counted, and forget who does not call; until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self._look()
+            except StoreUnavailable as error:
+                log.error("quota_unreadable", detail=str(error))
+            except Exception:
+                log.exception("quota_unreadable")
+
+    async def _look(self) -> None:
+        now = self._clock()
+        recent, idle = now - int(2 * FLUSH_SECONDS * MICROSECONDS), now - _FORGET_SECONDS * MICROSECONDS
+        for caller, counted in list(self._counted.items()):
+            if counted.used >= recent:
+                if not self._alone and counted.day == day_of(now):
+                    since = _first_of_month(counted.day)
+                    stored = counted.stored
+                    today, month = await self._store.usage.charged(caller, day=counted.day, since_day=since)
+                    counted.today, counted.month = today - stored, month - stored
+            elif counted.used < idle and counted.own == counted.stored:
+                del self._counted[caller]
+
+
+def _first_of_month(day: int) -> int:
+    return day - datetime.fromtimestamp(day * 86_400, UTC).day + 1
+
+
+def _next_month(now: Instant) -> Instant:
+    first = _first_of_month(_first_of_month(day_of(now)) + 31)
+    return Instant(first * DAY)

@@ -1,0 +1,365 @@
+"""Spend what rates allow: in this process alone, or together with others by way of a store that all of them share.
+
+A shared store is exact if it is asked for every call. Where that would cost too much, a busy caller's process takes a
+lease: units ahead, counted down in memory and returned within seconds. Leases never let more through than the rate; but
+for a moment one process may refuse a call for which another one still holds a unit. While no shared store answers,
+every process goes by itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+import structlog
+
+from authwright.domain.allowance import (
+    NEW,
+    Allowance,
+    Rate,
+    charged,
+    lease,
+    opens_at,
+    returned,
+    room,
+    settled,
+    share,
+    take,
+)
+from authwright.domain.instant import Instant, after
+from authwright.domain.secrets import Subject
+from authwright.storage.port import Allowances, StoreUnavailable
+
+SPEND_SECONDS: Final = 1.0
+"""How long a process spends from a lease of its own before it returns what is left."""
+LEASE_SECONDS: Final = 5.0
+"""After so long a lease has ended: what was not returned by then is lost to the caller."""
+MOST_LEASED: Final = 100
+WAIT_SECONDS: Final = 2.0
+"""How long a call waits for a shared store before the process goes by itself."""
+AWAY_SECONDS: Final = 1.0
+"""For how long a store that did not answer is not asked."""
+# A refusal is good for so long at most: units may come back from another process.
+_REFUSED_SECONDS: Final = 0.2
+_TRIES: Final = 50
+_SWEEP_FROM: Final = 10_000
+
+T = TypeVar("T")
+Decide = Callable[[Allowance, Instant], tuple[Allowance, T]]
+
+log = structlog.get_logger("authwright.rates")
+
+
+class Taken(NamedTuple):
+    """Whether units were *granted*; units *left*; *full_at*: when the bucket is full again; *opens_at*: when those
+    that were not granted will be there (None: never)."""
+
+    granted: bool
+    left: int
+    full_at: Instant
+    opens_at: Instant | None = None
+
+
+def _spend(allowance: Allowance, rate: Rate, units: int, now: Instant) -> tuple[Allowance, Taken]:
+    taken = take(allowance, rate, units, now)
+    if taken is None:
+        opens = opens_at(allowance, rate, units)
+        return allowance, Taken(False, room(allowance, rate, now), allowance.full_at, opens)
+    return taken, Taken(True, room(taken, rate, now), taken.full_at)
+
+
+class Alone:
+    """The buckets of one process, in memory. Those that are full again are forgotten."""
+
+    def __init__(self) -> None:
+        self._allowances: dict[Subject, Allowance] = {}
+        self._sweep_at = _SWEEP_FROM
+
+    def __len__(self) -> int:
+        return len(self._allowances)
+
+    def change(self, caller: Subject, rate: Rate, now: Instant, decide: Decide[T]) -> T:
+        allowance, answer = decide(settled(self._allowances.get(caller, NEW), rate, now), now)
+        self._allowances[caller] = allowance
+        return answer
+
+    def take(self, caller: Subject, rate: Rate, units: int, now: Instant) -> Taken:
+        allowance, taken = _spend(settled(self._allowances.get(caller, NEW), rate, now), rate, units, now)
+        self._allowances[caller] = allowance
+        if len(self._allowances) > self._sweep_at:
+            self._sweep(now)
+        return taken
+
+    def _sweep(self, now: Instant) -> None:
+        kept = {
+            caller: allowance
+            for caller, allowance in self._allowances.items()
+            if allowance.full_at > now or allowance.leased_until > now
+        }
+        self._allowances = kept
+        # So rarely that it costs each call next to nothing.
+        self._sweep_at = max(_SWEEP_FROM, 2 * len(kept))
+
+
+class _Purse:
+    """What this process knows of a caller whose bucket is shared."""
+
+    __slots__ = (
+        "grown",
+        "hand",
+        "known",
+        "leased",
+        "rate",
+        "refused",
+        "refused_units",
+        "refused_until",
+        "room",
+        "until",
+        "used",
+        "waiting",
+        "working",
+    )
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self.known: Allowance | None = None
+        # Of a lease of `leased` units so many are in hand, to be spent before `until`; the next one is larger.
+        self.leased = self.hand = self.grown = 0
+        self.until = Instant(0)
+        self.room = 0
+        self.used = Instant(0)
+        self.refused: Taken | None = None
+        self.refused_units = 0
+        self.refused_until = Instant(0)
+        self.waiting: list[tuple[int, asyncio.Future[Taken]]] = []
+        self.working: asyncio.Task[None] | None = None
+
+
+class Shared:
+    """The buckets in *store*. *exact*: it is asked for every call; otherwise for leases."""
+
+    def __init__(self, store: Allowances, clock: Callable[[], Instant], *, exact: bool) -> None:
+        self._store = store
+        self._clock = clock
+        self._exact = exact
+        self._purses: dict[Subject, _Purse] = {}
+        self.away_until = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._purses)
+
+    def take_now(self, caller: Subject, rate: Rate, units: int, now: Instant) -> Taken | None:
+        """As `take`, where nobody has to be asked; None if somebody must be."""
+        purse = self._purses.get(caller)
+        if purse is None or purse.rate is not rate:
+            return None
+        if purse.hand >= units and now < purse.until:
+            purse.hand -= units
+            assert purse.known is not None
+            return Taken(True, purse.room + purse.hand, purse.known.full_at)
+        if purse.refused is not None and now < purse.refused_until and units >= purse.refused_units:
+            return purse.refused
+        return None
+
+    async def take(self, caller: Subject, rate: Rate, units: int) -> Taken:
+        """Spend *units*, if they are there. Calls of one caller are answered together. Raises StoreUnavailable."""
+        purse = self._purses.get(caller)
+        if purse is None:
+            purse = self._purses[caller] = _Purse(rate)
+        purse.rate = rate
+        waits: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        purse.waiting.append((units, waits))
+        self._work(caller, purse)
+        return await waits
+
+    async def change(self, caller: Subject, rate: Rate, decide: Decide[T]) -> T:
+        """Change what is stored of *caller* as *decide* says, who may be asked several times.
+
+        Raises StoreUnavailable.
+        """
+        purse = self._purses.get(caller)
+        known = await self._store.read(caller) if purse is None or purse.known is None else purse.known
+        answer, stored = await self._change(caller, rate, known, decide)
+        if purse is not None:
+            purse.known = stored
+        return answer
+
+    async def _change(
+        self, caller: Subject, rate: Rate, known: Allowance | None, decide: Decide[T]
+    ) -> tuple[T, Allowance]:
+        for _ in range(_TRIES):
+            now = self._clock()
+            allowance, answer = decide(settled(known or NEW, rate, now), now)
+            done, stored = await self._store.replace(caller, known, allowance)
+            if done:
+                return answer, allowance
+            known = stored
+        raise StoreUnavailable("too many change one allowance at once")
+
+    def _work(self, caller: Subject, purse: _Purse) -> None:
+        if purse.working is None:
+            purse.working = asyncio.create_task(self._serve(caller, purse))
+
+    async def _serve(self, caller: Subject, purse: _Purse) -> None:
+        waiting: list[tuple[int, asyncio.Future[Taken]]] = []
+        try:
+            while True:
+                waiting, purse.waiting = purse.waiting, []
+                answers = await self._answer(caller, purse, [units for units, _ in waiting])
+                for (_, waits), answer in zip(waiting, answers, strict=True):
+                    if not waits.done():
+                        waits.set_result(answer)
+                if not purse.waiting:
+                    return
+        except BaseException as error:
+            purse.known = None
+            told = error if isinstance(error, StoreUnavailable) else StoreUnavailable(f"{type(error).__name__}")
+            for _, waits in (*waiting, *purse.waiting):
+                if not waits.done():
+                    waits.set_exception(told)
+            purse.waiting = []
+            if not isinstance(error, StoreUnavailable):
+                raise
+        finally:
+            purse.working = None
+
+    async def _answer(self, caller: Subject, purse: _Purse, wanted: Sequence[int]) -> list[Taken]:
+        rate = purse.rate
+        # Nothing may be spent of what is being returned.
+        back, purse.hand, leased, purse.leased = purse.hand, 0, purse.leased, 0
+        now = self._clock()
+        busy = not self._exact and now < after(purse.used, SPEND_SECONDS)
+        if wanted:
+            purse.grown = min(MOST_LEASED, max(1, 2 * purse.grown)) if busy else 0
+            purse.used = now
+        took = 0
+
+        def decide(allowance: Allowance, now: Instant) -> tuple[Allowance, list[Taken]]:
+            nonlocal took
+            took = 0
+            if leased:
+                allowance = returned(allowance, rate, leased=leased, unspent=back)
+            answers = []
+            for units in wanted:
+                allowance, answer = _spend(allowance, rate, units, now)
+                answers.append(answer)
+            if busy and all(answer.granted for answer in answers):
+                ahead = min(purse.grown, share(room(allowance, rate, now), 0))
+                further = lease(allowance, rate, ahead, now, after(now, LEASE_SECONDS)) if ahead else None
+                if further is not None:
+                    allowance, took = further, ahead
+            return allowance, answers
+
+        known = purse.known
+        if known is None:
+            known = await self._store.read(caller)
+        answers, stored = await self._change(caller, rate, known, decide)
+        purse.known = stored
+        purse.hand = purse.leased = took
+        purse.room = room(stored, rate, now)
+        purse.until = after(now, SPEND_SECONDS)
+        refused = [(units, answer) for units, answer in zip(wanted, answers, strict=True) if not answer.granted]
+        purse.refused = None
+        if refused:
+            purse.refused_units, purse.refused = min(refused, key=lambda each: each[0])
+            opens = purse.refused.opens_at
+            soon = after(now, _REFUSED_SECONDS)
+            purse.refused_until = soon if opens is None else Instant(min(soon, opens))
+        return answers
+
+    async def tidy(self, *, everything: bool = False) -> None:
+        """Return what is left of leases, and forget callers who do not call."""
+        now, working = self._clock(), []
+        for caller, purse in list(self._purses.items()):
+            if purse.working is None and purse.leased and (everything or purse.until <= now):
+                self._work(caller, purse)
+            if purse.working is not None:
+                working.append(purse.working)
+            elif after(purse.used, LEASE_SECONDS) <= now:
+                del self._purses[caller]
+        if working:
+            await asyncio.wait(working)
+
+
+class Rates:
+    """Spends from the first of the *shared* stores that answers; if none does, alone."""
+
+    def __init__(self, clock: Callable[[], Instant], *shared: Shared) -> None:
+        self._clock = clock
+        self._shared = shared
+        self._alone = Alone()
+
+    def __len__(self) -> int:
+        return len(self._alone) + sum(map(len, self._shared))
+
+    def take_now(self, caller: Subject, rate: Rate, units: int) -> Taken | None:
+        """As `take`, where nobody has to be asked; None if somebody must be."""
+        now = self._clock()
+        if not self._shared:
+            return self._alone.take(caller, rate, units, now)
+        return self._shared[0].take_now(caller, rate, units, now)
+
+    async def take(self, caller: Subject, rate: Rate, units: int) -> Taken:
+        """Spend *units* of *caller*'s *rate*, if they are there."""
+        for shared in self._there():
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    return shared.take_now(caller, rate, units, self._clock()) or await shared.take(caller, rate, units)
+            except (StoreUnavailable, TimeoutError) as error:
+                self._gone(shared, error)
+        return self._alone.take(caller, rate, units, self._clock())
+
+    async def lease(self, caller: Subject, rate: Rate, least: int, until: Instant) -> tuple[int, Taken]:
+        """Units for somebody who spends them elsewhere before *until*: a quarter of what is left, but *least*."""
+
+        def decide(allowance: Allowance, now: Instant) -> tuple[Allowance, tuple[int, Taken]]:
+            units = share(room(allowance, rate, now), least)
+            leased = lease(allowance, rate, units, now, until)
+            if leased is None:
+                return allowance, (0, _spend(allowance, rate, units, now)[1])
+            return leased, (units, Taken(True, room(leased, rate, now), leased.full_at))
+
+        return await self._change(caller, rate, decide)
+
+    async def give_back(self, caller: Subject, rate: Rate, *, leased: int, unspent: int) -> None:
+        """End a lease of *leased* units, *unspent* of which were not needed."""
+        await self._change(
+            caller, rate, lambda allowance, _: (returned(allowance, rate, leased=leased, unspent=unspent), None)
+        )
+
+    async def charge(self, caller: Subject, rate: Rate, units: int) -> None:
+        """Count *units* that were spent already."""
+        await self._change(caller, rate, lambda allowance, now: (charged(allowance, rate, units, now), None))
+
+    async def tidy_regularly(self) -> None:
+        """Return what is left of leases once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(SPEND_SECONDS)
+            try:
+                await self._tidy()
+            except Exception:
+                log.exception("leases_not_returned")
+
+    async def close(self) -> None:
+        """Return all leases."""
+        await self._tidy(everything=True)
+
+    async def _tidy(self, *, everything: bool = False) -> None:
+        for shared in self._shared:
+            await shared.tidy(everything=everything)
+
+    async def _change(self, caller: Subject, rate: Rate, decide: Decide[T]) -> T:
+        for shared in self._there():
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    return await shared.change(caller, rate, decide)
+            except (StoreUnavailable, TimeoutError) as error:
+                self._gone(shared, error)
+        return self._alone.change(caller, rate, self._clock(), decide)
+
+    def _there(self) -> list[Shared]:
+        time = asyncio.get_running_loop().time()
+        return [shared for shared in self._shared if shared.away_until <= time]
+
+    def _gone(self, shared: Shared, error: Exception) -> None:
+        shared.away_until = asyncio.get_running_loop().time() + AWAY_SECONDS
+        log.error("rates_not_shared", detail=str(error) or type(error).__name__)
