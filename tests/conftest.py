@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from authwright.config import SETTINGS, setting_names
-from databases import mongo, postgres
+from databases import mongo, postgres, redis
 from harness import Clock, Service, open_service
 from issued import ISSUED, note_at_the_source
 
@@ -74,6 +74,13 @@ def postgres_server() -> Iterator[str]:
 def mongo_server() -> Iterator[str]:
     """The URL of a server that speaks MongoDB's protocol."""
     with mongo() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a Redis."""
+    with redis() as url:
         yield url
 
 

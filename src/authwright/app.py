@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import tempfile
 import time
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -86,6 +88,9 @@ from authwright.web.revocations import add_revocations
 from authwright.web.samples import add_samples
 from authwright.web.users import UserRoutes, add_users
 
+if TYPE_CHECKING:
+    from authwright.storage.redis import RedisAllowances
+
 DESCRIPTION = """Accounts, API clients, tokens that verify locally, and a logout that is honoured at once.
 
 **Authorize** logs in with user name and password, or takes a pasted access token."""
@@ -145,7 +150,10 @@ class Server:
         self.analytics = Analytics(self.store, self.usage)
         # One process on a file of its own needs to agree with nobody.
         alone = settings.is_sqlite and settings.workers == 1
-        self.rates = Rates(clock, *(() if alone else (Shared(self.store.allowances, clock, exact=False),)))
+        self.redis = _redis_of(settings)
+        shared = [] if self.redis is None else [Shared(self.redis, clock, exact=True)]
+        shared += [] if alone else [Shared(self.store.allowances, clock, exact=False)]
+        self.rates = Rates(clock, *shared)
         self.quotas = Quotas(self.store, self.usage, clock, alone=alone)
         self.limits = Limits(self.plans, self.rates, self.quotas, self.usage, self.metrics)
         self.cleanup = Cleanup(self.store)
@@ -354,6 +362,8 @@ class Server:
                 await self.usage.flush()
         self.predict.stop()
         self.hashing.stop()
+        if self.redis is not None:
+            await self.redis.close()
         await self.store.close()
         self.counter.close()
 
@@ -552,6 +562,17 @@ def _store_of(settings: Settings) -> tuple[Store, CounterPage]:
     if path.parent == settings.data_path:
         _make_private_folder(settings)
     return sqlite_store(path), CounterPage(path.with_name(f"{path.name}.counter"))
+
+
+def _redis_of(settings: Settings) -> "RedisAllowances | None":
+    """Where a fleet agrees on rates, if that is configured."""
+    if not settings.redis_url:
+        return None
+    # Loaded where it is used: the driver is an extra.
+    from authwright.storage.redis import RedisAllowances
+
+    name = hashlib.sha256(settings.issuer.encode("utf-8")).hexdigest()[:16]
+    return RedisAllowances(settings.redis_url, name=name)
 
 
 def _make_private_folder(settings: Settings) -> None:

@@ -100,6 +100,14 @@ class Settings:
         "MONGO_URI",
         secret=True,
     )
+    redis_url: str = _setting(
+        "",
+        _text,
+        "Redis or Valkey, where several processes or machines agree on rates at every call: `redis://host:6379/0`, "
+        "`rediss://user:password@host`. Without it they lease units from the database.",
+        "REDIS_URL",
+        secret=True,
+    )
     database_connections: int = _setting(
         10, _number(1, 1000), "Connections of each worker to a database server, at most."
     )
@@ -327,7 +335,7 @@ _AUDIENCE: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9\[][!-\"$-~]*")
 
 def settings_problems(settings: Settings) -> list[str]:
     """Everything that forbids a start with *settings*, a sentence each."""
-    problems = _issuer_problems(settings) + _database_problems(settings)
+    problems = _issuer_problems(settings) + _database_problems(settings) + _redis_problems(settings)
     if any(_AUDIENCE.fullmatch(audience) is None for audience in settings.audiences):
         problems.append("AUTHWRIGHT_AUDIENCES must hold absolute URLs without a fragment.")
     if not 1 <= settings.port <= 65535:
@@ -394,6 +402,21 @@ def _database_problems(settings: Settings) -> list[str]:
         return [f"DATABASE_URL names a file in {path.parent}, which is not a folder."]
     if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         return [f"The database {path} can be read by others; run: chmod 600 {path}"]
+    return []
+
+
+def _redis_problems(settings: Settings) -> list[str]:
+    if not settings.redis_url:
+        return []
+    try:
+        parts = urlsplit(settings.redis_url)
+        good = parts.scheme in ("redis", "rediss", "unix") and bool(parts.hostname or parts.path) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        return ["REDIS_URL must be redis://host:port/number, rediss:// or unix://."]
+    if importlib.util.find_spec("redis") is None:
+        return ["REDIS_URL is set; install the driver: pip install 'authwright[server,redis]'."]
     return []
 
 

@@ -1,11 +1,17 @@
 """storage.port.Allowances and AllowanceLeases: what several processes know of the rates of callers."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
 
 from authwright.domain.allowance import Allowance, AllowanceLease
 from authwright.domain.instant import Instant, after
 from authwright.domain.secrets import ClientId, Subject
-from authwright.storage.port import Replaced, Store
+from authwright.storage.port import Allowances, Replaced, Store
+from authwright.storage.redis import RedisAllowances
+from databases import a_database, store_at
 from records import NOW
 
 ADA, GUARD = Subject("usr_ada"), ClientId("cli_guard")
@@ -16,34 +22,48 @@ def allowance(full_at: int, leased: int = 0, leased_until: int = 0) -> Allowance
 
 
 def lease(name: str = "one") -> AllowanceLease:
-    return AllowanceLease(name, GUARD, ADA, "(scoring)", 20_000, 15, after(NOW, 5))
+    return AllowanceLease(name, GUARD, ADA, "(scoring)", 20_000, 15, 100_000, after(NOW, 5))
 
 
-async def test_only_what_is_stored_can_be_replaced(store: Store) -> None:
-    assert await store.allowances.read(ADA) is None
+@pytest.fixture(params=["sqlite-file", "postgresql", "mongodb", "redis"])
+async def allowances(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Allowances]:
+    if request.param == "redis":
+        redis = RedisAllowances(request.getfixturevalue("redis_server"), name=tmp_path.name)
+        yield redis
+        await redis.close()
+        return
+    async with a_database(request, tmp_path) as url:
+        opened = store_at(url)
+        await opened.open()
+        yield opened.allowances
+        await opened.close()
+
+
+async def test_only_what_is_stored_can_be_replaced(allowances: Allowances) -> None:
+    assert await allowances.read(ADA) is None
     first, second = allowance(NOW, 3, after(NOW, 5)), allowance(after(NOW, 1))
-    assert await store.allowances.replace(ADA, first, second) == Replaced(False, None)
-    assert await store.allowances.replace(ADA, None, first) == Replaced(True, first)
-    assert await store.allowances.replace(ADA, None, second) == Replaced(False, first)
-    assert await store.allowances.replace(ADA, second, first) == Replaced(False, first)
-    assert await store.allowances.replace(ADA, first, second) == Replaced(True, second)
-    assert await store.allowances.read(ADA) == second
+    assert await allowances.replace(ADA, first, second) == Replaced(False, None)
+    assert await allowances.replace(ADA, None, first) == Replaced(True, first)
+    assert await allowances.replace(ADA, None, second) == Replaced(False, first)
+    assert await allowances.replace(ADA, second, first) == Replaced(False, first)
+    assert await allowances.replace(ADA, first, second) == Replaced(True, second)
+    assert await allowances.read(ADA) == second
     # Every part counts.
     for other in (allowance(after(NOW, 1), 1), allowance(after(NOW, 1), 0, 7), allowance(NOW)):
-        assert await store.allowances.replace(ADA, other, first) == Replaced(False, second)
+        assert await allowances.replace(ADA, other, first) == Replaced(False, second)
 
 
-async def test_a_hundred_at_once_and_none_is_lost(store: Store) -> None:
+async def test_a_hundred_at_once_and_none_is_lost(allowances: Allowances) -> None:
     async def add_one() -> None:
         known: Allowance | None = None
         while True:
             made = allowance((known.full_at if known else 0) + 1)
-            done, known = await store.allowances.replace(ADA, known, made)
+            done, known = await allowances.replace(ADA, known, made)
             if done:
                 return
 
     await asyncio.gather(*(add_one() for _ in range(100)))
-    assert await store.allowances.read(ADA) == allowance(100)
+    assert await allowances.read(ADA) == allowance(100)
 
 
 async def test_full_buckets_are_forgotten_and_leased_ones_are_not(store: Store) -> None:

@@ -48,8 +48,10 @@ NEW: Final = Allowance()
 
 
 class AllowanceLease(NamedTuple):
-    """*units* that the *guard* took ahead for *caller*, to be spent before *until*. They stand on *day* as usage of
-    *route*."""
+    """*units* that the *guard* took ahead for *caller*, to be spent before *until*, of a rate with this *interval*.
+
+    They stand on *day* as usage of *route*. An interval of 0: of no rate.
+    """
 
     id: str
     guard: ClientId
@@ -57,6 +59,7 @@ class AllowanceLease(NamedTuple):
     route: str
     day: int
     units: int
+    interval: int
     until: Instant
 
 

@@ -107,6 +107,7 @@ class _Purse:
         "grown",
         "hand",
         "known",
+        "lease_rate",
         "leased",
         "rate",
         "refused",
@@ -120,7 +121,7 @@ class _Purse:
     )
 
     def __init__(self, rate: Rate) -> None:
-        self.rate = rate
+        self.rate = self.lease_rate = rate
         self.known: Allowance | None = None
         # Of a lease of `leased` units so many are in hand, to be spent before `until`; the next one is larger.
         self.leased = self.hand = self.grown = 0
@@ -226,6 +227,7 @@ class Shared:
         rate = purse.rate
         # Nothing may be spent of what is being returned.
         back, purse.hand, leased, purse.leased = purse.hand, 0, purse.leased, 0
+        lease_rate, purse.lease_rate = purse.lease_rate, rate
         now = self._clock()
         busy = not self._exact and now < after(purse.used, SPEND_SECONDS)
         if wanted:
@@ -237,12 +239,13 @@ class Shared:
             nonlocal took
             took = 0
             if leased:
-                allowance = returned(allowance, rate, leased=leased, unspent=back)
+                # Units of another rate are worth something else.
+                allowance = returned(allowance, rate, leased=leased, unspent=back if lease_rate is rate else 0)
             answers = []
             for units in wanted:
                 allowance, answer = _spend(allowance, rate, units, now)
                 answers.append(answer)
-            if busy and all(answer.granted for answer in answers):
+            if busy and answers and all(answer.granted for answer in answers):
                 ahead = min(purse.grown, share(room(allowance, rate, now), 0))
                 further = lease(allowance, rate, ahead, now, after(now, LEASE_SECONDS)) if ahead else None
                 if further is not None:

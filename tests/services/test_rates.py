@@ -1,0 +1,241 @@
+"""Rates that several processes keep together: each `Shared` here is a process of its own, over one store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from authwright.domain.allowance import NEW, Allowance, Rate, room, settled
+from authwright.domain.instant import Instant, after
+from authwright.domain.secrets import Subject
+from authwright.services.rates import LEASE_SECONDS, SPEND_SECONDS, Alone, Rates, Shared
+from authwright.storage.port import Replaced, Store, StoreUnavailable
+from databases import a_database, store_at
+from harness import Clock
+
+ADA = Subject("usr_ada")
+PREMIUM = Rate(600, 60, 600)
+FREE = Rate(60, 60, 60)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mongodb"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with a_database(request, tmp_path) as url:
+        opened = store_at(url)
+        await opened.open()
+        yield opened
+        await opened.close()
+
+
+def processes(store: Store, clock: Clock, count: int) -> list[Rates]:
+    return [Rates(clock, Shared(store.allowances, clock, exact=False)) for _ in range(count)]
+
+
+async def spend(rates: Rates, times: int, rate: Rate = PREMIUM) -> int:
+    """How many of so many calls, one after the other, pass."""
+    return sum([(await rates.take(ADA, rate, 1)).granted for _ in range(times)])
+
+
+async def test_one_process_lets_exactly_the_rate_through(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    assert await spend(rates, 700) == 600
+    clock.advance(0.3)
+    assert await spend(rates, 10) == 3
+    clock.advance(60)
+    assert await spend(rates, 700) == 600
+
+
+async def test_processes_together_never_let_more_through_than_the_rate(store: Store, clock: Clock) -> None:
+    """The worst overshoot that docs/explanation/plans.md states: none, however calls are spread."""
+    three = processes(store, clock, 3)
+    passed = 0
+    for second in range(20):
+        passed += sum(await asyncio.gather(*(spend(rates, 40) for rates in three)))
+        assert passed <= 600 + 10 * second
+        clock.advance(1)
+        await asyncio.gather(*(rates._tidy() for rates in three))
+    # Nor is anything lost: what one holds comes back to the others.
+    assert passed >= 600 + 10 * 19 - 3
+
+
+async def test_what_one_process_holds_is_returned_to_the_others(store: Store, clock: Clock) -> None:
+    first, second = processes(store, clock, 2)
+    assert await spend(first, 10) == 10
+    stored = await store.allowances.read(ADA)
+    assert stored is not None
+    assert stored.leased > 0
+    clock.advance(SPEND_SECONDS)
+    await first._tidy()
+    stored = await store.allowances.read(ADA)
+    assert stored is not None
+    assert stored.leased == 0
+    # When within the lease its units were spent is not known: they count as spent at its end.
+    assert 595 <= await spend(second, 700) <= 600
+
+
+async def test_a_process_that_ends_returns_what_it_holds(store: Store, clock: Clock) -> None:
+    first, second = processes(store, clock, 2)
+    assert await spend(first, 10) == 10
+    await first.close()
+    assert await spend(second, 700) == 590
+
+
+async def test_what_a_killed_process_held_comes_back_with_time(store: Store, clock: Clock) -> None:
+    first, second = processes(store, clock, 2)
+    assert await spend(first, 10) == 10
+    stored = await store.allowances.read(ADA)
+    assert stored is not None
+    held = stored.leased
+    assert 590 - held <= await spend(second, 700) <= 590
+    clock.advance(LEASE_SECONDS + 60)
+    assert await spend(second, 700) == 600
+
+
+async def test_who_calls_now_and_then_costs_one_statement_a_call(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    asked = count_calls(store)
+    for _ in range(5):
+        assert (await rates.take(ADA, FREE, 1)).granted
+        clock.advance(2)
+        await rates._tidy()
+    # The first time somebody was looked for, and not found.
+    assert asked() == {"read": 1, "replace": 5}
+
+
+async def test_who_calls_often_costs_a_statement_now_and_then(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    asked = count_calls(store)
+    assert await spend(rates, 200) == 200
+    assert asked()["replace"] <= 10
+
+
+async def test_who_is_refused_costs_nothing_for_a_moment(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    assert await spend(rates, 61, FREE) == 60
+    asked = count_calls(store)
+    assert await spend(rates, 1000, FREE) == 0
+    assert asked() == {"read": 0, "replace": 0}
+    taken = await rates.take(ADA, FREE, 1)
+    assert taken.opens_at == after(clock.now, 1)
+
+
+async def test_a_hundred_at_once_get_what_there_is(store: Store, clock: Clock) -> None:
+    both = processes(store, clock, 2)
+    answers = await asyncio.gather(*(both[turn % 2].take(ADA, FREE, 1) for turn in range(200)))
+    assert sum(answer.granted for answer in answers) == 60
+
+
+async def test_a_plan_that_changes_is_kept_at_once(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    assert await spend(rates, 100) == 100
+    slower = Rate(1, 60, 1)
+    assert await spend(rates, 3, slower) == 0
+    clock.advance(70)
+    assert await spend(rates, 3, slower) == 1
+
+
+async def test_a_guards_lease_is_of_the_same_bucket(store: Store, clock: Clock) -> None:
+    first, second = processes(store, clock, 2)
+    until = after(clock.now, LEASE_SECONDS)
+    units, taken = await first.lease(ADA, PREMIUM, 1, until)
+    assert (units, taken.left) == (150, 450)
+    assert await spend(second, 700) == 450
+    assert (await first.lease(ADA, PREMIUM, 1, until))[0] == 0
+    await second.give_back(ADA, PREMIUM, leased=150, unspent=100)
+    assert await spend(first, 700) == 100
+    await second.charge(ADA, PREMIUM, 5000)
+    clock.advance(1)
+    assert await spend(first, 700) == 10
+
+
+class Faulty:
+    """A store that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.answers = False
+        self.hangs = False
+        self.asked = 0
+        self.stored: Allowance | None = None
+
+    async def read(self, caller: Subject) -> Allowance | None:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if not self.answers:
+            raise StoreUnavailable("away")
+        return self.stored
+
+    async def replace(self, caller: Subject, old: Allowance | None, new: Allowance) -> Replaced:
+        await self.read(caller)
+        self.stored = new
+        return Replaced(True, new)
+
+    async def forget(self, *, before: Instant, most: int) -> int:
+        return 0
+
+
+async def test_without_any_store_a_process_goes_by_itself_and_is_never_unlimited(clock: Clock) -> None:
+    faulty = Faulty()
+    rates = Rates(clock, Shared(faulty, clock, exact=True), Shared(faulty, clock, exact=False))
+    assert await spend(rates, 700) == 600
+    # Nobody waits again and again for who is away.
+    assert faulty.asked == 2
+
+
+async def test_a_store_that_hangs_is_waited_for_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authwright.services.rates.WAIT_SECONDS", 0.05)
+    faulty = Faulty()
+    faulty.hangs = True
+    rates = Rates(clock, Shared(faulty, clock, exact=True))
+    assert await spend(rates, 700) == 600
+    assert faulty.asked == 1
+
+
+async def test_a_store_that_is_back_is_asked_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authwright.services.rates.AWAY_SECONDS", 0.0)
+    faulty = Faulty()
+    rates = Rates(clock, Shared(faulty, clock, exact=True))
+    assert await spend(rates, 5) == 5
+    faulty.answers = True
+    assert await spend(rates, 5) == 5
+    assert faulty.stored is not None
+    assert room(settled(faulty.stored, PREMIUM, clock.now), PREMIUM, clock.now) == 595
+
+
+async def test_buckets_that_are_full_again_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authwright.services.rates._SWEEP_FROM", 100)
+    alone = Alone()
+    for number in range(250):
+        alone.take(Subject(f"usr_{number}"), FREE, 1, clock.now)
+        clock.advance(0.1)
+    assert len(alone) < 150
+    assert alone.change(Subject("usr_249"), FREE, clock.now, lambda kept, _: (kept, kept)) != NEW
+
+
+async def test_who_does_not_call_any_more_is_forgotten(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    assert await spend(rates, 10) == 10
+    for _ in range(3):
+        clock.advance(LEASE_SECONDS)
+        await rates._tidy()
+    assert len(rates) == 0
+
+
+def count_calls(store: Store) -> Callable[[], dict[str, int]]:
+    """From now on, how often each verb was called."""
+    counts = {"read": 0, "replace": 0}
+    allowances = store.allowances
+
+    def counting(name: str) -> None:
+        verb = getattr(allowances, name)
+
+        async def counted(*given: object, **more: object) -> object:
+            counts[name] += 1
+            return await verb(*given, **more)
+
+        setattr(allowances, name, counted)
+
+    counting("read")
+    counting("replace")
+    return lambda: dict(counts)
