@@ -63,6 +63,7 @@ from authwright.services.throttle import Throttle
 from authwright.services.tokens import Tokens
 from authwright.services.transfer import Transfer
 from authwright.services.usage import Usage
+from authwright.services.usage_report import UsageReport
 from authwright.services.users import Users
 from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
@@ -86,6 +87,7 @@ from authwright.web.oauth.token import add_token
 from authwright.web.reset import add_reset
 from authwright.web.revocations import add_revocations
 from authwright.web.samples import add_samples
+from authwright.web.usage import add_usage
 from authwright.web.users import UserRoutes, add_users
 
 if TYPE_CHECKING:
@@ -147,6 +149,7 @@ class Server:
             self.store, self.counter, Revocations(), Feed(time.monotonic), self.metrics, matters=matters
         )
         self.usage = Usage(self.store, self.metrics, clock)
+        self.usage_report = UsageReport(self.store, self.usage)
         self.analytics = Analytics(self.store, self.usage)
         # One process on a file of its own needs to agree with nobody.
         alone = settings.is_sqlite and settings.workers == 1
@@ -459,6 +462,15 @@ class Server:
             clock=self.clock,
         )
         add_admin(endpoints, admin)
+        add_usage(
+            endpoints,
+            report=self.usage_report,
+            plans=self.plans,
+            users=self.users,
+            callers=callers,
+            measured=Callers(self.verify, self.api_keys, self.clock, self.limits, quotas=False),
+            clock=self.clock,
+        )
         add_revocations(endpoints, revoke=self.revoke, callers=callers, open_here=settings.is_dev)
         add_introspect(
             endpoints,

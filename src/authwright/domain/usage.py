@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from authwright.domain.instant import MICROSECONDS, Instant
@@ -60,6 +61,11 @@ class Counted:
 def day_of(instant: Instant) -> int:
     """The UTC day of *instant*, counted from 1970-01-01."""
     return instant // DAY
+
+
+def first_of_month(day: int) -> int:
+    """The first day of the month that *day* (counted from 1970-01-01) belongs to."""
+    return day - datetime.fromtimestamp(day * 86_400, UTC).day + 1
 
 
 def latency_bucket(microseconds: int) -> int:

@@ -64,6 +64,13 @@ class Limits:
         self._usage.charged(route, caller, units, day=day_of(now))
         return Standing(plan, rate, quota)
 
+    async def pace(self, caller: Subject, plan: Plan, units: int, *, now: Instant) -> Standing:
+        """As `spend`, of the rate alone: for what nobody is to be kept from by a quota."""
+        if plan.rate is None:
+            return Standing(plan, None, None)
+        rate = self.rates.take_now(caller, plan.rate, units) or await self.rates.take(caller, plan.rate, units)
+        return Standing(plan, rate, None, None if rate.granted else self._rate_exceeded(plan.rate, rate, now))
+
     def begin(self, caller: Subject, plan: Plan) -> bool:
         """Count a call that begins, if the plan bounds how many there may be at once; whether `end` must follow.
 

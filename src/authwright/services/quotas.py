@@ -7,7 +7,6 @@ two. A process that is killed forgets the last second of what was spent.
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import structlog
@@ -15,7 +14,7 @@ import structlog
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.plan import Plan
 from authwright.domain.secrets import Subject
-from authwright.domain.usage import DAY, day_of
+from authwright.domain.usage import DAY, day_of, first_of_month
 from authwright.services.usage import FLUSH_SECONDS, Usage
 from authwright.storage.port import Store, StoreUnavailable
 
@@ -84,7 +83,7 @@ class Quotas:
         if counted is not None:
             if counted.day == day:
                 self._add(caller, counted, units)
-            elif day >= _first_of_month(counted.day):
+            elif day >= first_of_month(counted.day):
                 counted.month += units
 
     def _take(self, caller: Subject, counted: _Counted, plan: Plan, units: int, now: Instant) -> Spent:
@@ -121,7 +120,7 @@ class Quotas:
             await self._flush()
         same = before is not None and before.day == day
         try:
-            today, month = await self._store.usage.charged(caller, day=day, since_day=_first_of_month(day))
+            today, month = await self._store.usage.charged(caller, day=day, since_day=first_of_month(day))
         except StoreUnavailable as error:
             log.error("quota_unreadable", detail=str(error))
             counted = before if before is not None and same else _Counted(day, 0, 0)
@@ -171,7 +170,7 @@ class Quotas:
         for caller, counted in list(self._counted.items()):
             if counted.used >= recent:
                 if not self._alone and counted.day == day_of(now):
-                    since = _first_of_month(counted.day)
+                    since = first_of_month(counted.day)
                     stored = counted.stored
                     today, month = await self._store.usage.charged(caller, day=counted.day, since_day=since)
                     counted.today, counted.month = today - stored, month - stored
@@ -179,10 +178,6 @@ class Quotas:
                 del self._counted[caller]
 
 
-def _first_of_month(day: int) -> int:
-    return day - datetime.fromtimestamp(day * 86_400, UTC).day + 1
-
-
 def _next_month(now: Instant) -> Instant:
-    first = _first_of_month(_first_of_month(day_of(now)) + 31)
+    first = first_of_month(first_of_month(day_of(now)) + 31)
     return Instant(first * DAY)

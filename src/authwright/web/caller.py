@@ -18,16 +18,23 @@ from authwright.web.endpoint import MAX_BODY, Call
 class Callers:
     """Authenticates calls by the `Authorization` header; a token in a query or a cookie is never looked at.
 
-    With *limits* a call costs what the caller's plan says; without, nothing.
+    With *limits* a call costs what the caller's plan says; without, nothing. Without *quotas* only the rate counts.
     """
 
     def __init__(
-        self, verify: Verify, api_keys: ApiKeys, clock: Callable[[], Instant], limits: Limits | None = None
+        self,
+        verify: Verify,
+        api_keys: ApiKeys,
+        clock: Callable[[], Instant],
+        limits: Limits | None = None,
+        *,
+        quotas: bool = True,
     ) -> None:
         self._verify = verify
         self._api_keys = api_keys
         self._clock = clock
         self._limits = limits
+        self._quotas = quotas
 
     async def __call__(self, call: Call, *, scope: str | None = None, limit: int = MAX_BODY) -> Principal:
         """Who is calling: with an access token, a user's API key or a client's key.
@@ -47,7 +54,7 @@ class Callers:
         call.scope["authwright.caller"] = principal
         # Who is asked twice whether it may go on pays once.
         if self._limits is not None and "authwright.limits" not in call.scope:
-            await charge(call, principal, self._limits, now=self._clock())
+            await charge(call, principal, self._limits, now=self._clock(), quotas=self._quotas)
         if scope is not None and scope not in principal.scopes:
             raise InsufficientScope(scope)
         return principal
@@ -74,18 +81,30 @@ class Callers:
 
 
 async def charge(
-    call: Call, principal: Principal, limits: Limits, *, now: Instant, times: int = 1, further: bool = False
+    call: Call,
+    principal: Principal,
+    limits: Limits,
+    *,
+    now: Instant,
+    times: int = 1,
+    further: bool = False,
+    quotas: bool = True,
 ) -> None:
     """Charge *principal* for *call* what its plan says, *times* over; the answer's headers will tell what is left.
 
-    *further*: it was charged for already, as one. Raises LimitExceeded, PlanNotAvailable.
+    *further*: it was charged for already, as one. Without *quotas* it is charged to the rate alone.
+
+    Raises LimitExceeded, PlanNotAvailable.
     """
     caller, route = Subject(principal.subject), call.route
     plan = limits.plan_of(principal.plan)
     if not further and limits.begin(caller, plan):
         call.scope["authwright.running"] = caller
     units = plan.cost(call.scope["method"], route) * times
-    standing = await limits.spend(caller, plan, units, route=route, now=now)
+    if quotas:
+        standing = await limits.spend(caller, plan, units, route=route, now=now)
+    else:
+        standing = await limits.pace(caller, plan, units, now=now)
     call.scope["authwright.limits"] = tuple(_limit_headers(standing, now))
     if standing.refused is not None:
         raise standing.refused

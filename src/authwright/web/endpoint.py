@@ -76,7 +76,7 @@ class Reply(NamedTuple):
 class Stream(NamedTuple):
     """A response that goes on until its client leaves: all that *chunks* yields.
 
-    When *stop* is set, as it is when the server stops, it ends.
+    When *stop* is set, as it is when the server stops, it ends; what is only of use *whole* is then cut off.
     """
 
     status: int
@@ -84,6 +84,7 @@ class Stream(NamedTuple):
     receive: Receive
     stop: asyncio.Event
     headers: Sequence[tuple[bytes, bytes]] = ()
+    whole: bool = False
 
     async def send(self, send: Send, usual: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Send it, with those of the *usual* headers that it does not set itself."""
@@ -101,7 +102,7 @@ class Stream(NamedTuple):
         await asyncio.wait((going_on,))
         if not going_on.cancelled() and (error := going_on.exception()) is not None:
             raise error
-        if left not in done:
+        if left not in done and (going_on in done or not self.whole):
             await send({"type": "http.response.body", "body": b""})
 
     async def _send_chunks(self, send: Send) -> None:
