@@ -44,6 +44,7 @@ from authwright.services.feed import Feed
 from authwright.services.hashing import Hashing
 from authwright.services.introspect import Introspect
 from authwright.services.keys import Keyring, KeyWrap, UnreadableKey
+from authwright.services.lease import Lease
 from authwright.services.limits import Limits
 from authwright.services.login import Lifetimes, Login
 from authwright.services.logout import Logout
@@ -74,6 +75,7 @@ from authwright.storage.sql import postgres_store, sqlite_store
 from authwright.storage.sql.copy import copy_database
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
 from authwright.web.admin import AdminRoutes, add_admin
+from authwright.web.allowance import add_allowance
 from authwright.web.caller import Callers
 from authwright.web.docs import add_docs
 from authwright.web.edge import Edge
@@ -235,6 +237,7 @@ class Server:
             audiences=audiences,
         )
         self.introspect = Introspect(self.store, self.revoke, self.verify, self.api_keys, audiences=audiences)
+        self.lease = Lease(self.store, self.introspect, self.limits, self.usage)
         self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)
         self.whoami = WhoAmI(self.store)
@@ -475,6 +478,14 @@ class Server:
         add_introspect(
             endpoints,
             introspect=self.introspect,
+            clients=self.clients,
+            callers=callers,
+            clock=self.clock,
+            open_here=settings.is_dev,
+        )
+        add_allowance(
+            endpoints,
+            lease=self.lease,
             clients=self.clients,
             callers=callers,
             clock=self.clock,

@@ -22,7 +22,7 @@ def allowance(full_at: int, leased: int = 0, leased_until: int = 0) -> Allowance
 
 
 def lease(name: str = "one") -> AllowanceLease:
-    return AllowanceLease(name, GUARD, ADA, "(scoring)", 20_000, 15, 100_000, after(NOW, 5))
+    return AllowanceLease(name, GUARD, ADA, "(scoring)", 20_000, 15, "free", after(NOW, 5))
 
 
 @pytest.fixture(params=["sqlite-file", "postgresql", "mongodb", "redis"])

@@ -138,10 +138,10 @@ async def test_a_plan_that_changes_is_kept_at_once(store: Store, clock: Clock) -
 async def test_a_guards_lease_is_of_the_same_bucket(store: Store, clock: Clock) -> None:
     first, second = processes(store, clock, 2)
     until = after(clock.now, LEASE_SECONDS)
-    units, taken = await first.lease(ADA, PREMIUM, 1, until)
+    units, taken = await first.lease(ADA, PREMIUM, 1, until, most=1000)
     assert (units, taken.left) == (150, 450)
     assert await spend(second, 700) == 450
-    assert (await first.lease(ADA, PREMIUM, 1, until))[0] == 0
+    assert (await first.lease(ADA, PREMIUM, 1, until, most=1000))[0] == 0
     await second.give_back(ADA, PREMIUM, leased=150, unspent=100)
     assert await spend(first, 700) == 100
     await second.charge(ADA, PREMIUM, 5000)

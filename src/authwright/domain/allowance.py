@@ -48,9 +48,9 @@ NEW: Final = Allowance()
 
 
 class AllowanceLease(NamedTuple):
-    """*units* that the *guard* took ahead for *caller*, to be spent before *until*, of a rate with this *interval*.
+    """*units* that the *guard* took ahead for *caller* by its *plan*, to be spent before *until*.
 
-    They stand on *day* as usage of *route*. An interval of 0: of no rate.
+    They stand on *day* as usage of *route*.
     """
 
     id: str
@@ -59,7 +59,7 @@ class AllowanceLease(NamedTuple):
     route: str
     day: int
     units: int
-    interval: int
+    plan: str
     until: Instant
 
 

@@ -54,13 +54,13 @@ class Limits:
         if plan.daily is not None or plan.monthly is not None:
             quota = self.quotas.take_now(caller, plan, units) or await self.quotas.take(caller, plan, units)
             if not quota.granted:
-                return Standing(plan, None, quota, self._quota_exceeded(plan, units, quota, now))
+                return Standing(plan, None, quota, self.quota_exceeded(plan, units, quota, now))
         if plan.rate is not None:
             rate = self.rates.take_now(caller, plan.rate, units) or await self.rates.take(caller, plan.rate, units)
             if not rate.granted:
                 if quota is not None:
                     self.quotas.put(caller, -units, day=day_of(now))
-                return Standing(plan, rate, None, self._rate_exceeded(plan.rate, rate, now))
+                return Standing(plan, rate, None, self.rate_exceeded(plan.rate, rate, now))
         self._usage.charged(route, caller, units, day=day_of(now))
         return Standing(plan, rate, quota)
 
@@ -69,7 +69,7 @@ class Limits:
         if plan.rate is None:
             return Standing(plan, None, None)
         rate = self.rates.take_now(caller, plan.rate, units) or await self.rates.take(caller, plan.rate, units)
-        return Standing(plan, rate, None, None if rate.granted else self._rate_exceeded(plan.rate, rate, now))
+        return Standing(plan, rate, None, None if rate.granted else self.rate_exceeded(plan.rate, rate, now))
 
     def begin(self, caller: Subject, plan: Plan) -> bool:
         """Count a call that begins, if the plan bounds how many there may be at once; whether `end` must follow.
@@ -93,11 +93,13 @@ class Limits:
         if not self._running[caller]:
             del self._running[caller]
 
-    def _rate_exceeded(self, rate: Rate, taken: Taken, now: Instant) -> LimitExceeded:
+    def rate_exceeded(self, rate: Rate, taken: Taken, now: Instant) -> LimitExceeded:
+        """The refusal of what a *rate* does not allow."""
         policy = rate.text if rate.burst == rate.count else f"{rate.text}, {rate.burst} at once"
         return self._exceeded("rate", policy, taken.opens_at, now)
 
-    def _quota_exceeded(self, plan: Plan, units: int, spent: Spent, now: Instant) -> LimitExceeded:
+    def quota_exceeded(self, plan: Plan, units: int, spent: Spent, now: Instant) -> LimitExceeded:
+        """The refusal of what a quota of *plan* does not allow."""
         most = plan.daily if spent.limit == "day" else plan.monthly
         fits = most is not None and units <= most
         return self._exceeded(spent.limit, f"{most}/{spent.limit}", spent.opens_at if fits else None, now)

@@ -77,6 +77,13 @@ class Quotas:
         now = self._clock()
         return self._take(caller, await self._known(caller, now), plan, units, now)
 
+    async def left(self, caller: Subject, plan: Plan) -> int | None:
+        """Units that are left of all of *caller*'s quotas in *plan*; None if it has none."""
+        if plan.daily is None and plan.monthly is None:
+            return None
+        spent = self.take_now(caller, plan, 0) or await self.take(caller, plan, 0)
+        return min(left for left in (spent.day_left, spent.month_left) if left is not None)
+
     def put(self, caller: Subject, units: int, *, day: int) -> None:
         """Count *units* of *day* that were spent already, or below zero: that came back."""
         counted = self._counted.get(caller)

@@ -311,11 +311,14 @@ class Rates:
                 self._gone(shared, error)
         return self._alone.take(caller, rate, units, self._clock())
 
-    async def lease(self, caller: Subject, rate: Rate, least: int, until: Instant) -> tuple[int, Taken]:
-        """Units for somebody who spends them elsewhere before *until*: a quarter of what is left, but *least*."""
+    async def lease(self, caller: Subject, rate: Rate, least: int, until: Instant, *, most: int) -> tuple[int, Taken]:
+        """Units for somebody who spends them elsewhere before *until*.
+
+        A quarter of what is left and no more than *most*, but *least*.
+        """
 
         def decide(allowance: Allowance, now: Instant) -> tuple[Allowance, tuple[int, Taken]]:
-            units = share(room(allowance, rate, now), least)
+            units = min(share(room(allowance, rate, now), least), most)
             leased = lease(allowance, rate, units, now, until)
             if leased is None:
                 return allowance, (0, _spend(allowance, rate, units, now)[1])

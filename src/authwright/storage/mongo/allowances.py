@@ -54,7 +54,7 @@ class MongoAllowanceLeases:
             route=found["route"],
             day=int(found["day"]),
             units=int(found["units"]),
-            interval=int(found["interval"]),
+            plan=found["plan"],
             until=Instant(int(found["until"])),
         )
 

@@ -271,7 +271,7 @@ allowance_leases = Table(
     Column("route", Text, nullable=False),
     Column("day", Integer, nullable=False),
     Column("units", BigInteger, nullable=False),
-    Column("interval", BigInteger, nullable=False),
+    Column("plan", Text, nullable=False),
     Column("until", BigInteger, nullable=False, index=True),
 )
 predictions = Table(

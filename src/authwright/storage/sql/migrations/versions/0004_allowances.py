@@ -31,7 +31,7 @@ def upgrade() -> None:
         Column("route", Text, nullable=False),
         Column("day", Integer, nullable=False),
         Column("units", BigInteger, nullable=False),
-        Column("interval", BigInteger, nullable=False),
+        Column("plan", Text, nullable=False),
         Column("until", BigInteger, nullable=False),
     )
     op.create_index("ix_allowance_leases_until", "allowance_leases", ["until"])
