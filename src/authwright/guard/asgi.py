@@ -105,6 +105,9 @@ class GuardMiddleware:
                 principal = await guard.verify(token, on_stale=on_stale)
             for rule in rules:
                 guard.require(principal, scopes=rule.scopes, plans=rule.plans, roles=rule.roles)
+            if guard.limits:
+                await guard.spend(principal, token)
+                scope["authwright.spent"] = 1
             watched = guard.watch(principal, token, on_stale)
         except Refusal as refusal:
             await _refuse(refusal, guard.audience, scope, send)
@@ -143,6 +146,10 @@ class GuardMiddleware:
                 raise StreamEnded
             kind = message["type"]
             started = started or kind in ("http.response.start", "websocket.accept")
+            if kind == "http.response.start" and self._guard.limits:
+                told = self._guard.limit_headers(watched.principal).items()
+                headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in told]
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
             whole = kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body", False))
             await send(message)
 

@@ -9,7 +9,7 @@ from authwright.guard.guard import Guard, OnStale
 
 _PREFIX: Final = "AUTHWRIGHT_GUARD_"
 _NAMES: Final = frozenset(
-    _PREFIX + name for name in ("KEY", "KEY_FILE", "SCOPES", "OPEN_PATHS", "ON_STALE", "ACCEPT_KEYS")
+    _PREFIX + name for name in ("KEY", "KEY_FILE", "SCOPES", "OPEN_PATHS", "ON_STALE", "ACCEPT_KEYS", "LIMITS")
 )
 
 
@@ -24,6 +24,7 @@ class GuardSettings:
     open_paths: tuple[str, ...]
     on_stale: OnStale
     accept_keys: bool
+    limits: bool
 
     def guard(self) -> Guard:
         """The guard. Raises ValueError."""
@@ -33,6 +34,7 @@ class GuardSettings:
             key=self.key,
             on_stale=self.on_stale,
             accept_keys=self.accept_keys,
+            limits=self.limits,
         )
 
 
@@ -42,7 +44,8 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
     AUTHWRIGHT_ISSUER, AUTHWRIGHT_AUDIENCE: as for `Guard`. AUTHWRIGHT_GUARD_KEY, or the file that
     AUTHWRIGHT_GUARD_KEY_FILE names: its key. AUTHWRIGHT_GUARD_SCOPES: what every path asks for, and
     AUTHWRIGHT_GUARD_OPEN_PATHS: paths that need no token, both separated by spaces. AUTHWRIGHT_GUARD_ON_STALE:
-    introspect, allow or refuse. AUTHWRIGHT_GUARD_ACCEPT_KEYS: true or false.
+    introspect, allow or refuse. AUTHWRIGHT_GUARD_ACCEPT_KEYS and AUTHWRIGHT_GUARD_LIMITS (spend the caller's allowance
+    with the issuer): true or false.
     """
     problems = [f"{name} is not a setting" for name in environment if name.startswith(_PREFIX) and name not in _NAMES]
     problems += [
@@ -60,9 +63,12 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
     on_stale = _on_stale(environment.get("AUTHWRIGHT_GUARD_ON_STALE") or "introspect")
     if on_stale is None:
         problems.append("AUTHWRIGHT_GUARD_ON_STALE is introspect, allow or refuse")
-    accept_keys = (environment.get("AUTHWRIGHT_GUARD_ACCEPT_KEYS") or "false").lower()
-    if accept_keys not in ("true", "false"):
-        problems.append("AUTHWRIGHT_GUARD_ACCEPT_KEYS is true or false")
+    switches = {}
+    for name in ("AUTHWRIGHT_GUARD_ACCEPT_KEYS", "AUTHWRIGHT_GUARD_LIMITS"):
+        text = (environment.get(name) or "false").lower()
+        if text not in ("true", "false"):
+            problems.append(f"{name} is true or false")
+        switches[name] = text == "true"
     if problems or on_stale is None:
         raise ValueError("; ".join(problems))
     return GuardSettings(
@@ -72,7 +78,8 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
         scopes=frozenset(environment.get("AUTHWRIGHT_GUARD_SCOPES", "").split()),
         open_paths=tuple(environment.get("AUTHWRIGHT_GUARD_OPEN_PATHS", "").split()),
         on_stale=on_stale,
-        accept_keys=accept_keys == "true",
+        accept_keys=switches["AUTHWRIGHT_GUARD_ACCEPT_KEYS"],
+        limits=switches["AUTHWRIGHT_GUARD_LIMITS"],
     )
 
 

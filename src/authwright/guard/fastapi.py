@@ -57,12 +57,18 @@ class Guard(core.Guard, SecurityBase):
         plan: str | Iterable[str] | None = None,
         role: str | Iterable[str] | None = None,
         on_stale: OnStale | None = None,
+        cost: int = 1,
     ) -> "Requirement":
-        """A dependency that asks for more: all of *scope*, one of *plan*, one of *role*; *on_stale* for this route."""
+        """A dependency that asks for more: all of *scope*, one of *plan*, one of *role*; *on_stale* for this route.
+
+        *cost*: units that a call costs, of a guard with *limits*.
+        """
+        if cost < 1:
+            raise ValueError("a call costs 1 at least")
         if on_stale is not None:
             require_on_stale(on_stale)
         scopes, plans, roles = _names(scope), _names(plan), _names(role)
-        return Requirement(self, scopes or frozenset(), plans, roles, on_stale)
+        return Requirement(self, scopes or frozenset(), plans, roles, on_stale, cost)
 
     async def admit(
         self,
@@ -71,8 +77,9 @@ class Guard(core.Guard, SecurityBase):
         plans: frozenset[str] | None = None,
         roles: frozenset[str] | None = None,
         on_stale: OnStale | None = None,
+        cost: int = 1,
     ) -> Principal:
-        """The caller of *connection*, who has what is asked for. Raises HTTPException."""
+        """The caller of *connection*, who has what is asked for, and pays *cost*. Raises HTTPException."""
         try:
             # Where the middleware of this guard was passed, the work is done.
             passed = connection.scope.get("authwright.guard")
@@ -85,6 +92,11 @@ class Guard(core.Guard, SecurityBase):
                 principal = self.recall(token) or await self.verify(token, on_stale=on_stale)
             if scopes or plans is not None or roles is not None:
                 self.require(principal, scopes=scopes, plans=plans, roles=roles)
+            # However many dependencies ask, a request pays once: the most that one of them wants.
+            if self.limits and (paid := connection.scope.get("authwright.spent", 0)) < cost:
+                token = credential(connection.scope["headers"], keys=self.accept_keys)
+                await self.spend(principal, token or "", cost - paid)
+                connection.scope["authwright.spent"] = cost
         except Refusal as refusal:
             headers = refusal_headers(refusal, realm=self.audience)
             raise HTTPException(refusal.status, refusal.public, headers=headers) from None
@@ -101,15 +113,17 @@ class Requirement(SecurityBase):
         plans: frozenset[str] | None,
         roles: frozenset[str] | None,
         on_stale: OnStale | None,
+        cost: int,
     ) -> None:
         self.model, self.scheme_name = guard.model, guard.scheme_name
         self._guard = guard
         self._scopes, self._plans, self._roles, self._on_stale = scopes, plans, roles, on_stale
+        self._cost = cost
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
         """The caller. Raises HTTPException."""
         scopes = self._scopes.union(security_scopes.scopes)
-        return await self._guard.admit(connection, scopes, self._plans, self._roles, self._on_stale)
+        return await self._guard.admit(connection, scopes, self._plans, self._roles, self._on_stale, self._cost)
 
 
 def _names(given: str | Iterable[str] | None) -> frozenset[str] | None:

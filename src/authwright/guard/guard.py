@@ -20,6 +20,7 @@ from authwright.domain.revocation import Revocations
 from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, is_key, key_digest
 from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
 from authwright.guard.jwks import Jwks
+from authwright.guard.limits import Limits, OnLost, Terms, require_on_lost
 from authwright.guard.principal import Principal
 from authwright.guard.questions import Questions
 from authwright.guard.revocations import Follower
@@ -104,6 +105,7 @@ class _Life:
         issuer: Issuer,
         revocations: Revocations,
         questions: Questions,
+        limits: Limits | None,
         *,
         on_progress: Callable[[], None],
         look: Callable[[], Awaitable[None]],
@@ -115,6 +117,7 @@ class _Life:
             issuer, revocations, time=steady_clock, on_progress=on_progress, on_keys=self.jwks.fetch_soon
         )
         self.questions = questions
+        self.limits = limits
         self._look = look
         self.complete = asyncio.Event()
         """Set when keys and revocations were heard of."""
@@ -125,6 +128,8 @@ class _Life:
             group.create_task(self.jwks.run())
             group.create_task(self.follower.run())
             group.create_task(self._look_regularly())
+            if self.limits is not None:
+                group.create_task(self._account_regularly(self.limits))
 
     async def _look_regularly(self) -> None:
         while True:
@@ -133,6 +138,14 @@ class _Life:
                 await self._look()
             except Exception:
                 log.exception("looking at what goes on failed")
+
+    async def _account_regularly(self, limits: Limits) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await limits.tidy()
+            except Exception:
+                log.exception("accounting for what was spent failed")
 
 
 class Guard:
@@ -143,8 +156,10 @@ class Guard:
     about each token, and accepts it until it expires if the issuer cannot be asked either; `allow` accepts;
     `refuse` answers 503. *accept_keys*: API keys and client keys are credentials, too. *leeway* (seconds) covers
     clocks that differ, *max_lifetime* (seconds) is the longest the issuer gives a token. *shared_secrets* (base64url,
-    by key id) are for an issuer that signs with HS256. *cache_bytes* bounds what tokens that were seen before may take:
-    some 1.6 KB each.
+    by key id) are for an issuer that signs with HS256. *limits*: `spend` and `charge` spend the caller's allowance with
+    the issuer, for which *key* needs the scope `limits`, too; while the issuer is away a caller goes on at the pace of
+    its last lease, or with *on_limits_lost* `refuse` is refused. *cache_bytes* bounds what tokens that were seen before
+    may take: some 1.6 KB each.
 
     Raises ValueError for what is unsafe. Not for several threads: one event loop at a time.
     """
@@ -161,9 +176,12 @@ class Guard:
         leeway: int = 5,
         max_lifetime: int = MAX_LIFETIME,
         shared_secrets: Mapping[str, str] | None = None,
+        limits: bool = False,
+        on_limits_lost: OnLost = "continue",
         cache_bytes: int = MAX_CACHED_BYTES,
         clock: Callable[[], Instant] = system_clock,
     ) -> None:
+        require_on_lost(on_limits_lost)
         if key is not None and key_digest(key, CLIENT_KEY_PREFIX) is None:
             raise ValueError("key is not a client key; `authwright clients create` makes one")
         require_on_stale(on_stale)
@@ -183,6 +201,8 @@ class Guard:
         self._on_stale: OnStale = on_stale
         self._max_staleness = max_staleness
         self.accept_keys = accept_keys
+        self.limits = limits
+        self._on_limits_lost: OnLost = on_limits_lost
         self._clock = clock
         self._revocations = Revocations()
         self._verifier = Verifier(
@@ -219,6 +239,8 @@ class Guard:
         """Stop following. The next token begins anew."""
         life, self._life, self._loop = self._life, None, None
         if life is not None and life.loop is asyncio.get_running_loop():
+            if life.limits is not None and not life.task.done():
+                await life.limits.tidy(everything=True)
             life.task.cancel()
             await asyncio.wait([life.task])
 
@@ -263,6 +285,41 @@ class Guard:
             if is_key(token):
                 return None
             raise
+
+    async def spend(self, principal: Principal, token: str, units: int = 1) -> None:
+        """Spend *units* of the allowance of *principal*, who came with *token*; nothing, unless the guard has *limits*.
+
+        Raises LimitExceeded, PlanNotAvailable, Unauthenticated; Unavailable if the issuer is away and nothing was
+        leased before.
+        """
+        if self.limits:
+            limits = self._begin().limits
+            assert limits is not None
+            if not limits.spend_now(principal.subject, units):
+                await limits.spend(principal, token, units)
+
+    def charge(self, principal: Principal, units: int) -> None:
+        """Count *units* more that *principal* spent, where what work costs is known afterwards.
+
+        It is charged in any case; if it was more than is left, it is the next call that is refused. Raises ValueError
+        for fewer than none.
+        """
+        if units < 0:
+            raise ValueError("units are not given back")
+        if self.limits:
+            limits = self._begin().limits
+            assert limits is not None
+            limits.charge(principal, units)
+
+    def terms(self, principal: Principal) -> Terms | None:
+        """What the plan of *principal* says, if it spent something here lately."""
+        limits = None if self._life is None else self._life.limits
+        return None if limits is None else limits.terms(principal)
+
+    def limit_headers(self, principal: Principal) -> dict[str, str]:
+        """`RateLimit-Policy` and `RateLimit` for an answer to *principal*; empty without limits."""
+        limits = None if self._life is None else self._life.limits
+        return {} if limits is None else limits.headers(principal)
 
     def check(self, principal: Principal) -> None:
         """Return if nothing that *principal* came with was revoked since: for what goes on for long.
@@ -367,7 +424,10 @@ class Guard:
             self._calm_until = float("-inf")
             client = self._new_issuer()
             questions = Questions(client, issuer=self.issuer, audience=self.audience, time=steady_clock)
-            life = _Life(client, self._revocations, questions, on_progress=self._progress, look=self._look)
+            limits = None
+            if self.limits:
+                limits = Limits(client, audience=self.audience, on_lost=self._on_limits_lost, time=steady_clock)
+            life = _Life(client, self._revocations, questions, limits, on_progress=self._progress, look=self._look)
             self._loop, self._life = loop, life
         return life
 

@@ -98,6 +98,16 @@ class Issuer:
         async with self._answer("POST", "/introspect", data={"token": token}) as answer:
             return _object(await _read(answer, MAX_VERDICT_BYTES))
 
+    async def lease(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Units of a caller's allowance. Raises IssuerAway, IssuerRefuses."""
+        async with self._answer("POST", "/allowance/lease", json=wanted) as answer:
+            return _object(await _read(answer, MAX_VERDICT_BYTES))
+
+    async def settle(self, spent: dict[str, Any]) -> None:
+        """Account for leases. Raises IssuerAway, IssuerRefuses."""
+        async with self._answer("POST", "/allowance/settle", json=spent) as answer:
+            await _read(answer, MAX_VERDICT_BYTES)
+
     @asynccontextmanager
     async def _answer(self, method: str, path: str, **more: Any) -> AsyncIterator[httpx2.Response]:
         if self._http is None:

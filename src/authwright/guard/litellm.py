@@ -24,21 +24,29 @@ def _guard() -> tuple[Guard, frozenset[str]]:
 async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
     """Who *api_key*, an access token or a key, speaks for: spend and limits count by subject.
 
+    With AUTHWRIGHT_GUARD_LIMITS a call costs one unit of the caller's plan, and the proxy is told what the plan allows.
+
     Raises HTTPException.
     """
     guard, scopes = _guard()
     try:
         if not api_key:
             raise Unauthenticated(presented=False)
-        principal = await guard.verify(api_key.removeprefix("Bearer ").strip(" "))
+        token = api_key.removeprefix("Bearer ").strip(" ")
+        principal = await guard.verify(token)
         guard.require(principal, scopes=scopes)
+        await guard.spend(principal, token)
     except Refusal as refusal:
         headers = refusal_headers(refusal, realm=guard.audience)
         raise HTTPException(refusal.status, refusal.public, headers=headers) from None
+    terms = guard.terms(principal)
+    rate = None if terms is None else terms.rate
     return UserAPIKeyAuth(
         # Not what was presented: this is stored, and the same for all tokens of a caller.
         api_key=principal.subject,
         user_id=principal.subject,
         key_alias=principal.username,
+        rpm_limit=None if rate is None else max(1, rate.count * 60 // rate.seconds),
+        max_parallel_requests=None if terms is None else terms.concurrent,
         metadata={"plan": principal.plan, "client_id": principal.client_id},
     )

@@ -52,8 +52,9 @@ class Lease:
     ) -> Leased | None:
         """A lease of *units* at least for the caller whose *token* this is; None if it is good for nothing here.
 
-        *guard* is told of tokens for its own APIs only (None: of all), and of those of *audience*, if given. Raises LimitExceeded, PlanNotAvailable,
-        StoreUnavailable.
+        *guard* is told of tokens for its own APIs only (None: of all), and of those of *audience*, if given.
+
+        Raises LimitExceeded, PlanNotAvailable, StoreUnavailable.
         """
         guard_id = _NOBODY if guard is None else guard.id
         alive = await self._introspect.introspect(token, client_id=None if guard is None else guard_id, now=now)

@@ -52,6 +52,7 @@ class LeaseAnswer(Answer):
     expires_in: float | None = None
     plan: str | None = None
     rate: dict[str, int] | None = Field(default=None, description="`count` units in `seconds`, `burst` at once.")
+    quota: dict[str, int] | None = Field(default=None, description="Units in a day and in a month of UTC.")
     concurrent: int | None = None
     left: dict[str, int] | None = Field(default=None, description="Units left of the rate, the day and the month.")
     refused: dict[str, Any] | None = Field(default=None, description="Why there are none: the refusal to pass on.")
@@ -164,6 +165,9 @@ def _shown(leased: Leased) -> dict[str, object]:
     }
     if plan.rate is not None:
         shown["rate"] = {"count": plan.rate.count, "seconds": plan.rate.seconds, "burst": plan.rate.burst}
+    shown["quota"] = {
+        name: units for name, units in (("day", plan.daily), ("month", plan.monthly)) if units is not None
+    }
     if plan.concurrent is not None:
         shown["concurrent"] = plan.concurrent
     return shown
