@@ -63,6 +63,7 @@ async def test_what_a_caller_spent_is_summed_by_day(store: Store) -> None:
     assert await store.usage.charged("usr_1", day=5, since_day=4) == (1, 12)
     assert await store.usage.charged("usr_1", day=6, since_day=6) == (0, 0)
     assert await store.usage.charged("usr_9", day=5, since_day=0) == (0, 0)
+    assert await store.usage.units_by_day(since_day=4) == [(4, 111), (5, 1)]
     assert await store.usage.charges("usr_1", since_day=4) == [
         (4, "/me", 7),
         (4, "/predict", 4),

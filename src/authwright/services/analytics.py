@@ -57,6 +57,7 @@ class Analytics:
         predictions: dict[str, Counter[str]] = {}
         for day, label, count in await self._store.usage.predictions(since_day=since):
             predictions.setdefault(_date(day), Counter())[label] += count
+        units = {_date(day): count for day, count in await self._store.usage.units_by_day(since_day=since)}
         histograms: dict[str, list[tuple[int, int]]] = {}
         for route, bucket, count in await self._store.usage.latencies(since_day=since):
             histograms.setdefault(route, []).append((bucket, count))
@@ -69,6 +70,7 @@ class Analytics:
                 "by_route": dict(by_route.most_common()),
                 "by_status": dict(sorted(by_status.items())),
             },
+            "units": {"total": sum(units.values()), "by_day": units},
             "predictions": {
                 "total": sum(each.total() for each in predictions.values()),
                 "by_day": {when: dict(sorted(each.items())) for when, each in sorted(predictions.items())},

@@ -475,6 +475,9 @@ class Usage(Protocol):
     async def charged(self, subject: str, *, day: int, since_day: int) -> tuple[int, int]:
         """Units that *subject* spent on *day*, and since *since_day*, which is not after it."""
 
+    async def units_by_day(self, *, since_day: int) -> Sequence[tuple[int, int]]:
+        """Day and units, over all subjects."""
+
     async def charges(self, subject: str, *, since_day: int) -> Sequence[tuple[int, str, int]]:
         """Day, route and units of *subject*, in this order."""
 

@@ -1,7 +1,7 @@
 """Protected samples: something to be let in to."""
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from authwright.services.analytics import Analytics
 from authwright.services.predict import MAX_ROWS, Predict, Prediction
 from authwright.services.usage import Usage
 from authwright.web.caller import Callers
+from authwright.web.charts import analytics_page
 from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, json_reply, query_as
 
 _BATCH_BODY = 256 * 1024
@@ -84,6 +85,11 @@ class Predictions(Answer):
     by_day: dict[str, dict[str, int]] = Field(description="By UTC day and predicted class.")
 
 
+class Units(Answer):
+    total: int
+    by_day: dict[str, int] = Field(description="What callers spent of their plans, by UTC day.")
+
+
 class Latency(Answer):
     """Milliseconds that this share of the calls did not exceed, to an eighth."""
 
@@ -98,6 +104,7 @@ class BasicReport(Answer):
     since: str
     until: str
     calls: Calls
+    units: Units
     predictions: Predictions
     latency_ms: dict[str, Latency]
     callers_by_plan: dict[str, int]
@@ -120,6 +127,13 @@ class FullReport(BasicReport):
 
 def _shown(prediction: Prediction) -> dict[str, object]:
     return {"class": prediction.label, "probabilities": dict(prediction.probabilities)}
+
+
+def _shown_report(call: Call, report: Mapping[str, Any], title: str) -> Reply:
+    # A program that takes anything gets what it can read.
+    if "text/html" in (call.header(b"accept") or ""):
+        return analytics_page(report, title=title)
+    return json_reply(report, headers=((b"vary", b"accept"),))
 
 
 def add_samples(
@@ -168,14 +182,15 @@ def add_samples(
         return json_reply({"predictions": [_shown(each) for each in predictions], "model": model})
 
     async def analytics_basic(call: Call) -> Reply:
-        """What was called in the last 30 days: calls, predictions, latencies, callers by plan."""
+        """What was called in the last 30 days: calls, units, predictions, latencies, callers by plan; with
+        `Accept: text/html` as a page with charts."""
         await callers(call, scope=ANALYTICS)
-        return json_reply(await analytics.basic(clock()))
+        return _shown_report(call, await analytics.basic(clock()), "Usage")
 
     async def analytics_full(call: Call) -> Reply:
         """As `/analytics/basic`, with figures of single callers, failed logins and revocations. For administrators."""
         await callers(call, scope=ANALYTICS_FULL)
-        return json_reply(await analytics.full(clock()))
+        return _shown_report(call, await analytics.full(clock()), "Usage and security")
 
     for path, handle, name, answer in (
         ("/analytics/basic", analytics_basic, "analytics_basic", BasicReport),

@@ -125,6 +125,10 @@ class MongoUsage:
         )
         return (int(rows[0]["today"]), int(rows[0]["all"])) if rows else (0, 0)
 
+    async def units_by_day(self, *, since_day: int) -> Sequence[tuple[int, int]]:
+        rows = await self._grouped("charges", since_day, "day")
+        return sorted((int(row["day"]), int(row["count"])) for row in rows)
+
     async def charges(self, subject: str, *, since_day: int) -> Sequence[tuple[int, str, int]]:
         rows = await self._sums["charges"].find({"_id.subject": subject, "_id.day": {"$gte": since_day}})
         return sorted((int(row["_id"]["day"]), row["_id"]["route"], int(row["count"])) for row in rows)

@@ -77,6 +77,9 @@ _CHARGED = compiled(
         func.coalesce(_total(charges.c.units), 0),
     ).where(charges.c.subject == bindparam("subject"), charges.c.day >= bindparam("since"))
 )
+_UNITS_BY_DAY = compiled(
+    select(charges.c.day, _total(charges.c.units)).where(charges.c.day >= bindparam("since")).group_by(charges.c.day)
+)
 _CHARGES_OF = compiled(
     select(charges.c.day, charges.c.route, charges.c.units)
     .where(charges.c.subject == bindparam("subject"), charges.c.day >= bindparam("since"))
@@ -153,6 +156,10 @@ class SqlUsage:
     async def charged(self, subject: str, *, day: int, since_day: int) -> tuple[int, int]:
         rows = await self._database.find(_CHARGED, {"subject": subject, "day": day, "since": since_day})
         return rows[0][0], rows[0][1]
+
+    async def units_by_day(self, *, since_day: int) -> Sequence[tuple[int, int]]:
+        rows = await self._database.report(_UNITS_BY_DAY, {"since": since_day})
+        return sorted((row[0], row[1]) for row in rows)
 
     async def charges(self, subject: str, *, since_day: int) -> Sequence[tuple[int, str, int]]:
         rows = await self._database.read(_CHARGES_OF, {"subject": subject, "since": since_day})
