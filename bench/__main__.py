@@ -1,6 +1,7 @@
-"""Measure, and print tables: `python -m bench [service] [guard] [logout] [--write]`; without a name, everything.
+"""Measure, and print tables: `python -m bench [service] [guard] [logout] [limits] [--write]`; no name: everything.
 
-`--write` puts them into docs/performance.md; parts that were not measured stay as they are there.
+`--write` puts them into docs/performance.md; parts that were not measured stay as they are there. Those of plans stand
+at the end of docs/explanation/plans.md.
 """
 
 import importlib
@@ -12,7 +13,8 @@ from pathlib import Path
 from bench.figures import Figure, machine, table
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
-PARTS = {"service": "The server", "guard": "The guard", "logout": "Logging out"}
+PLANS = PAGE.parent / "explanation/plans.md"
+PARTS = {"service": "The server", "guard": "The guard", "logout": "Logging out", "limits": "Figures"}
 HEAD = """# Performance
 
 Every figure is measured by `make bench ARGS=--write`, beside a peer or the bare limit in the same run, and stands here
@@ -33,7 +35,7 @@ def written(sections: dict[str, str]) -> str:
     kept = {
         each.partition("\n")[0][3:]: each for each in re.findall(r"^## (?:.|\n)*?(?=^## |\Z)", before, re.MULTILINE)
     }
-    every = [sections.get(name) or kept.get(title, "") for name, title in PARTS.items()]
+    every = [sections.get(name) or kept.get(title, "") for name, title in PARTS.items() if name != "limits"]
     return "\n".join([HEAD, *(each.rstrip() + "\n" for each in every if each)])
 
 
@@ -48,6 +50,9 @@ def main() -> None:
         met = met and all(figure.met is not False for figure in figures)
     if "--write" in sys.argv:
         PAGE.write_text(written(sections), encoding="utf-8")
+        if "limits" in sections:
+            before = PLANS.read_text(encoding="utf-8").partition("## Figures")[0]
+            PLANS.write_text(before + sections["limits"], encoding="utf-8")
     sys.exit(not met)
 
 

@@ -99,6 +99,7 @@ def authwright(**more: str) -> Iterator[Server]:
             "AUTHWRIGHT_LOG_LEVEL": "warning",
             # All accounts are made, and all failures come, from one address here.
             "AUTHWRIGHT_REGISTRATIONS_PER_HOUR": "0",
+            "AUTHWRIGHT_PLANS": str(HERE / "plans.toml"),
             **more,
         }
         command = [str(Path(sys.executable).parent / "authwright"), "serve", "--port", str(port)]

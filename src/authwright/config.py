@@ -135,7 +135,11 @@ class Settings:
     profile: Literal["default", "oauth21"] = _setting(
         "default", _choice("default", "oauth21"), "oauth21 switches the password form off."
     )
-    plans: str = _setting("", _text, "TOML file with plans: a table for each, with its `permissions`.")
+    plans: str = _setting(
+        "",
+        _text,
+        "TOML file with plans: a table for each, with its permissions and limits. Read again when it changes.",
+    )
     failed_logins_account: int = _setting(
         5, _number(2, 100), "Wrong passwords in a row for an account from strangers, before each next one is delayed."
     )

@@ -204,13 +204,21 @@ async def test_a_store_that_is_back_is_asked_again(clock: Clock, monkeypatch: py
 
 
 async def test_buckets_that_are_full_again_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("authwright.services.rates._SWEEP_FROM", 100)
+    monkeypatch.setattr("authwright.services.rates._LOOKED_AT_ONCE", 100)
     alone = Alone()
     for number in range(250):
         alone.take(Subject(f"usr_{number}"), FREE, 1, clock.now)
-        clock.advance(0.1)
-    assert len(alone) < 150
-    assert alone.change(Subject("usr_249"), FREE, clock.now, lambda kept, _: (kept, kept)) != NEW
+        clock.advance(0.01)
+    assert alone.change(Subject("usr_1"), FREE, clock.now, lambda kept, _: (kept, kept)) != NEW
+    for left in (240, 140, 100):
+        # Some at a time; those of the last second have not grown back.
+        alone.tidy(clock.now)
+        assert len(alone) >= left - 100
+    assert 95 <= len(alone) <= 105
+    clock.advance(60)
+    for _ in range(3):
+        alone.tidy(clock.now)
+    assert len(alone) == 0
 
 
 async def test_who_does_not_call_any_more_is_forgotten(store: Store, clock: Clock) -> None:

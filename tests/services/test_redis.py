@@ -20,6 +20,7 @@ from authwright.storage.redis import RedisAllowances
 from databases import RedisServer, a_database, own_redis
 from harness import Clock, development, open_service
 
+ROOT = Path(__file__).parents[2]
 ADA = Subject("usr_ada")
 PREMIUM = Rate(600, 60, 600)
 
@@ -44,12 +45,12 @@ async def spend(rates: Rates, times: int) -> int:
 def test_two_processes_pass_exactly_the_rate(server: RedisServer) -> None:
     """600 + 10 t, within one for each end of the time, with 64 calls at a time."""
     seconds = 3.0
-    command = [sys.executable, Path(__file__).parents[1] / "hammer.py", server.url, "32", str(seconds)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with (
-        subprocess.Popen(command, text=True, **pipes) as first,
-        subprocess.Popen(command, text=True, **pipes) as second,
-    ):
+    command = [sys.executable, "-m", "bench.hammer", server.url, "32", str(seconds)]
+
+    def process() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with process() as first, process() as second:
         for each in (first, second):
             assert each.stdout is not None
             assert each.stdout.readline() == "ready\n"

@@ -1,5 +1,8 @@
 """domain.plan and domain.secrets: what is permitted; ids, keys, digests."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from authwright.domain.allowance import Rate
@@ -106,6 +109,17 @@ def test_limits_are_read_as_they_are_written() -> None:
     assert [team.cost(method, "/predict") for method in ("GET", "POST")] == [3, 2]
     assert team.cost("GET", "/me") == 1
     assert (hourly.rate, hourly.daily, hourly.monthly, hourly.concurrent) == (Rate(7, 3600, 7), None, 9, None)
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/howto/manage-users-keys-and-plans.md", "bench/plans.toml", "tests/unlimited.toml"]
+)
+def test_plans_that_are_written_down_are_plans(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if page.endswith(".md") else [text]
+    assert blocks
+    for block in blocks:
+        assert len(list(read_plans(block))) > 2
 
 
 def test_the_built_in_plans_have_the_limits_that_are_promised() -> None:

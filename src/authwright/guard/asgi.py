@@ -107,7 +107,7 @@ class GuardMiddleware:
                 guard.require(principal, scopes=rule.scopes, plans=rule.plans, roles=rule.roles)
             if guard.limits:
                 await guard.spend(principal, token)
-                scope["authwright.spent"] = 1
+                scope.setdefault("authwright.spent", {})[guard] = 1
             watched = guard.watch(principal, token, on_stale)
         except Refusal as refusal:
             await _refuse(refusal, guard.audience, scope, send)

@@ -93,10 +93,13 @@ class Guard(core.Guard, SecurityBase):
             if scopes or plans is not None or roles is not None:
                 self.require(principal, scopes=scopes, plans=plans, roles=roles)
             # However many dependencies ask, a request pays once: the most that one of them wants.
-            if self.limits and (paid := connection.scope.get("authwright.spent", 0)) < cost:
-                token = credential(connection.scope["headers"], keys=self.accept_keys)
-                await self.spend(principal, token or "", cost - paid)
-                connection.scope["authwright.spent"] = cost
+            if self.limits:
+                spent = connection.scope.setdefault("authwright.spent", {})
+                paid = spent.get(self, 0)
+                if paid < cost:
+                    token = credential(connection.scope["headers"], keys=self.accept_keys)
+                    await self.spend(principal, token or "", cost - paid)
+                    spent[self] = cost
         except Refusal as refusal:
             headers = refusal_headers(refusal, realm=self.audience)
             raise HTTPException(refusal.status, refusal.public, headers=headers) from None

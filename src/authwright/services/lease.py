@@ -69,7 +69,10 @@ class Lease:
         if left is not None:
             if units > left:
                 spent = await self._limits.quotas.take(caller, plan, units)
-                raise self._limits.quota_exceeded(plan, units, spent, now)
+                if not spent.granted:
+                    raise self._limits.quota_exceeded(plan, units, spent, now)
+                # A new day has begun meanwhile; they are counted below.
+                self._limits.quotas.put(caller, -units, day=day_of(now))
             got = share(left, units)
         if plan.rate is not None:
             most = MOST_UNITS if got is None else got

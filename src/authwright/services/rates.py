@@ -41,7 +41,7 @@ AWAY_SECONDS: Final = 1.0
 # A refusal is good for so long at most: units may come back from another process.
 _REFUSED_SECONDS: Final = 0.2
 _TRIES: Final = 50
-_SWEEP_FROM: Final = 10_000
+_LOOKED_AT_ONCE: Final = 10_000
 
 T = TypeVar("T")
 Decide = Callable[[Allowance, Instant], tuple[Allowance, T]]
@@ -68,11 +68,11 @@ def _spend(allowance: Allowance, rate: Rate, units: int, now: Instant) -> tuple[
 
 
 class Alone:
-    """The buckets of one process, in memory. Those that are full again are forgotten."""
+    """The buckets of one process, in memory."""
 
     def __init__(self) -> None:
         self._allowances: dict[Subject, Allowance] = {}
-        self._sweep_at = _SWEEP_FROM
+        self._to_look_at: list[Subject] = []
 
     def __len__(self) -> int:
         return len(self._allowances)
@@ -85,19 +85,17 @@ class Alone:
     def take(self, caller: Subject, rate: Rate, units: int, now: Instant) -> Taken:
         allowance, taken = _spend(settled(self._allowances.get(caller, NEW), rate, now), rate, units, now)
         self._allowances[caller] = allowance
-        if len(self._allowances) > self._sweep_at:
-            self._sweep(now)
         return taken
 
-    def _sweep(self, now: Instant) -> None:
-        kept = {
-            caller: allowance
-            for caller, allowance in self._allowances.items()
-            if allowance.full_at > now or allowance.leased_until > now
-        }
-        self._allowances = kept
-        # So rarely that it costs each call next to nothing.
-        self._sweep_at = max(_SWEEP_FROM, 2 * len(kept))
+    def tidy(self, now: Instant) -> None:
+        """Forget buckets that are full again: one after the other, some at a time, so that nobody waits for it."""
+        if not self._to_look_at:
+            self._to_look_at = list(self._allowances)
+        for caller in self._to_look_at[-_LOOKED_AT_ONCE:]:
+            allowance = self._allowances.get(caller)
+            if allowance is not None and allowance.full_at <= now and allowance.leased_until <= now:
+                del self._allowances[caller]
+        del self._to_look_at[-_LOOKED_AT_ONCE:]
 
 
 class _Purse:
@@ -350,6 +348,7 @@ class Rates:
         await self._tidy(everything=True)
 
     async def _tidy(self, *, everything: bool = False) -> None:
+        self._alone.tidy(self._clock())
         for shared in self._shared:
             await shared.tidy(everything=everything)
 
