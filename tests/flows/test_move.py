@@ -65,7 +65,10 @@ async def test_everything_arrives_and_sessions_go_on(
         heads = [each.number for each in await service.server.store.ledger.since(0)]
     assert [told[kind] for kind in ("users", "names", "clients", "api_keys", "reset_tokens")] == [2, 5, 1, 1, 1]
     assert [told[kind] for kind in ("sessions", "notices", "keys")] == [3, 1, 3]
-    assert min(told[kind] for kind in ("events", "usage", "latencies", "predictions", "familiar", "throttles")) >= 1
+    assert (
+        min(told[kind] for kind in ("events", "usage", "latencies", "predictions", "charges", "familiar", "throttles"))
+        >= 1
+    )
     assert told["facts"] >= 2
     async with open_service(clock=clock, database_url=there, secret_key=secret) as service:
         store = service.server.store

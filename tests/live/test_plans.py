@@ -70,3 +70,24 @@ async def test_workers_keep_a_rate_together(tmp_path: Path, database: str, postg
         assert server.stop() in (0, -signal.SIGTERM)
     if url:
         await drop_postgres_database(postgres_server, url)
+
+
+def test_a_kill_forgets_the_last_second_of_usage_at_most(tmp_path: Path) -> None:
+    port = free_port()
+    env = production_environment(port)
+    with serving(tmp_path, "serve", port=port, **env) as server:
+        headers = bearer(server)
+        at: list[float] = []
+        with server.http() as http:
+            for _ in range(60):
+                assert http.get("/me", headers=headers).status_code == 200
+                at.append(time.monotonic())
+                time.sleep(0.05)
+        killed = time.monotonic()
+        server.kill()
+    with serving(tmp_path, "serve", port=port, **env) as server:
+        headers = bearer(server)
+        with server.http() as http:
+            used = http.get("/me/usage", headers=headers).json()["total"]
+    # A second, and what it takes to store it.
+    assert sum(each < killed - 1.5 for each in at) <= used <= len(at)
