@@ -299,6 +299,8 @@ async def test_a_fastapi_app_answers_429_and_says_when(issuer: Issuer) -> None:
         assert [(await http.get("/train", headers=headers)).status_code for _ in range(2)] == [200, 200]
         served = [await http.get("/predict", headers=headers) for _ in range(25)]
     assert [each.status_code for each in served] == [200] * 20 + [429] * 5
+    assert served[0].headers["ratelimit"] == '"rate";r=19, "day";r=959'
+    assert served[-1].headers["ratelimit-policy"] == '"rate";q=60;w=60, "day";q=1000;w=86400'
     assert served[-1].headers["retry-after"] == "1"
     assert served[-1].json()["detail"].startswith("Your plan allows 60/minute")
     with pytest.raises(ValueError, match="costs 1"):

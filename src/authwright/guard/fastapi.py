@@ -19,6 +19,7 @@ from fastapi.openapi.models import HTTPBearer, OAuth2, OAuthFlowPassword, OAuthF
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
 from authwright.domain.errors import Refusal, Unauthenticated
 from authwright.guard import guard as core
@@ -46,9 +47,11 @@ class Guard(core.Guard, SecurityBase):
             url = f"{issuer.rstrip('/')}/token?resource={quote(audience, safe='')}"
             self.model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl=url)))
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
+    async def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes, response: Response
+    ) -> Principal:
         """The caller, who has all scopes that the route asks for. Raises HTTPException."""
-        return await self.admit(connection, frozenset(security_scopes.scopes))
+        return await self.admit(connection, response, frozenset(security_scopes.scopes))
 
     def requires(
         self,
@@ -73,13 +76,18 @@ class Guard(core.Guard, SecurityBase):
     async def admit(
         self,
         connection: HTTPConnection,
+        response: Response,
         scopes: frozenset[str],
         plans: frozenset[str] | None = None,
         roles: frozenset[str] | None = None,
         on_stale: OnStale | None = None,
         cost: int = 1,
     ) -> Principal:
-        """The caller of *connection*, who has what is asked for, and pays *cost*. Raises HTTPException."""
+        """The caller of *connection*, who has what is asked for, and pays *cost*; *response* tells what is left.
+
+        Raises HTTPException.
+        """
+        told: dict[str, str] = {}
         try:
             # Where the middleware of this guard was passed, the work is done.
             passed = connection.scope.get("authwright.guard")
@@ -98,10 +106,14 @@ class Guard(core.Guard, SecurityBase):
                 paid = spent.get(self, 0)
                 if paid < cost:
                     token = credential(connection.scope["headers"], keys=self.accept_keys)
-                    await self.spend(principal, token or "", cost - paid)
+                    try:
+                        await self.spend(principal, token or "", cost - paid)
+                    finally:
+                        told = self.limit_headers(principal)
                     spent[self] = cost
+                    response.headers.update(told)
         except Refusal as refusal:
-            headers = refusal_headers(refusal, realm=self.audience)
+            headers = {**refusal_headers(refusal, realm=self.audience), **told}
             raise HTTPException(refusal.status, refusal.public, headers=headers) from None
         return principal
 
@@ -123,10 +135,14 @@ class Requirement(SecurityBase):
         self._scopes, self._plans, self._roles, self._on_stale = scopes, plans, roles, on_stale
         self._cost = cost
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
+    async def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes, response: Response
+    ) -> Principal:
         """The caller. Raises HTTPException."""
         scopes = self._scopes.union(security_scopes.scopes)
-        return await self._guard.admit(connection, scopes, self._plans, self._roles, self._on_stale, self._cost)
+        return await self._guard.admit(
+            connection, response, scopes, self._plans, self._roles, self._on_stale, self._cost
+        )
 
 
 def _names(given: str | Iterable[str] | None) -> frozenset[str] | None:

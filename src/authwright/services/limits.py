@@ -60,7 +60,8 @@ class Limits:
             if not rate.granted:
                 if quota is not None:
                     self.quotas.put(caller, -units, day=day_of(now))
-                return Standing(plan, rate, None, self.rate_exceeded(plan.rate, rate, now))
+                    quota = self.quotas.take_now(caller, plan, 0)
+                return Standing(plan, rate, quota, self.rate_exceeded(plan.rate, rate, now))
         self._usage.charged(route, caller, units, day=day_of(now))
         return Standing(plan, rate, quota)
 
