@@ -9,10 +9,12 @@ import httpx2
 import pytest
 from fastapi import Depends, FastAPI, Security
 
+from authwright.domain.allowance import Rate
 from authwright.domain.errors import LimitExceeded, PlanNotAvailable, Unauthenticated, Unavailable
 from authwright.guard import Guard
 from authwright.guard import fastapi as guard_fastapi
 from authwright.guard.asgi import GuardMiddleware
+from authwright.guard.limits import Limits
 from authwright.guard.principal import Principal
 from authwright.storage.port import StoreUnavailable
 from guarded import PASSWORD, Issuer, issuing, until
@@ -336,3 +338,178 @@ async def test_without_limits_nothing_is_leased(issuer: Issuer) -> None:
         guard.charge(await guard.verify(token), 5)
         assert guard.limit_headers(await guard.verify(token)) == {}
     assert await usage(issuer) == {}
+
+
+async def test_what_is_charged_long_after_the_call_is_counted(issuer: Issuer, guard: Guard) -> None:
+    token = await issuer.token()
+    principal = await guard.verify(token)
+    await guard.spend(principal, token)
+    limits = limits_of(guard)
+    for purse in limits._purses.values():
+        purse.until = float("-inf")
+    await limits.tidy()
+    guard.charge(principal, 50)
+    for purse in limits._purses.values():
+        purse.used = float("-inf")
+    await limits.tidy()
+    await limits.tidy()
+    await guard.close()
+    assert await usage(issuer) == {"(scoring)": 51}
+
+
+async def test_what_is_charged_at_the_very_end_is_counted(issuer: Issuer, guard: Guard) -> None:
+    token = await issuer.token()
+    principal = await guard.verify(token)
+    await guard.spend(principal, token)
+    guard.charge(principal, 9)
+    await guard.close()
+    assert await usage(issuer) == {"(scoring)": 10}
+
+
+async def test_units_are_whole_and_none_is_given_back(issuer: Issuer, guard: Guard) -> None:
+    token = await issuer.token()
+    principal = await guard.verify(token)
+    await guard.spend(principal, token)
+    with pytest.raises(ValueError, match="not given back"):
+        await guard.spend(principal, token, -1)
+    await guard.spend(principal, token, 0)
+    with pytest.raises(LimitExceeded) as refused:
+        await guard.spend(principal, token, 1_000_001)
+    assert refused.value.retry_after is None
+    # Nobody else met any of it.
+    await issuer.register("somebody")
+    assert await spent(guard, await issuer.token("somebody"), 61) == 60
+
+
+async def test_more_than_a_lease_accounts_for_is_accounted_for_by_several(issuer: Issuer, guard: Guard) -> None:
+    await issuer.service.new_admin("root-ada", PASSWORD)
+    own = await issuer.service.login("root-ada", PASSWORD)
+    await issuer.service.http.patch("/users/bholay", json={"plan": "admin"}, headers=bearer(own["access_token"]))
+    token = await issuer.token()
+    principal = await guard.verify(token)
+    await guard.spend(principal, token)
+    guard.charge(principal, 1_500_000)
+    await issuer.register("somebody")
+    assert await spent(guard, await issuer.token("somebody"), 5) == 5
+    limits = limits_of(guard)
+    for _ in range(3):
+        await limits.tidy(everything=True)
+    assert await usage(issuer) == {"(scoring)": 1_500_001}
+
+
+async def test_a_settlement_that_is_not_understood_is_lost_alone(
+    issuer: Issuer, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = [await issuer.token()]
+    for name in ("second", "third"):
+        await issuer.register(name)
+        tokens.append(await issuer.token(name))
+    for token in tokens:
+        assert await spent(guard, token, 2) == 2
+    limits = limits_of(guard)
+    limits._unsettled.insert(0, ("x", -1))
+    await limits.tidy(everything=True)
+    assert limits._unsettled == []
+    for name in ("bholay", "second", "third"):
+        assert await usage(issuer, name) == {"(scoring)": 2}
+
+
+async def test_settlements_wait_while_the_issuer_is_away(
+    issuer: Issuer, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await issuer.token()
+    assert await spent(guard, token, 3) == 3
+    limits = limits_of(guard)
+    away(issuer, monkeypatch)
+    await limits.tidy(everything=True)
+    assert len(limits._unsettled) == 1
+    limits._lost = False
+    # Also when it goes with a lease, and that fails.
+    assert await spent(guard, token, 1) == 1
+    assert len(limits._unsettled) == 1
+    monkeypatch.undo()
+    forget_refusals(guard)
+    limits._lost = False
+    await limits.tidy(everything=True)
+    await limits.tidy(everything=True)
+    assert await usage(issuer) == {"(scoring)": 4}
+
+
+async def test_who_does_not_call_any_more_is_forgotten(issuer: Issuer, guard: Guard) -> None:
+    assert await spent(guard, await issuer.token(), 3) == 3
+    limits = limits_of(guard)
+    for purse in limits._purses.values():
+        purse.used = float("-inf")
+    await limits.tidy(everything=True)
+    assert not limits._purses
+
+
+async def test_a_large_call_that_is_refused_keeps_small_ones_from_nothing(issuer: Issuer, guard: Guard) -> None:
+    token = await issuer.token()
+    principal = await guard.verify(token)
+    with pytest.raises(LimitExceeded):
+        await guard.spend(principal, token, 61)
+    assert await spent(guard, token, 61) == 60
+
+
+async def test_more_callers_than_are_remembered_are_served_all_the_same(
+    issuer: Issuer, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authwright.guard.limits.MOST_CALLERS", 1)
+    await issuer.register("somebody")
+    tokens = [await issuer.token(), await issuer.token("somebody")]
+    passed = await asyncio.gather(*(spent(guard, token, 20) for token in tokens * 2))
+    assert passed == [20] * 4
+    assert limits_of(guard).leases < 100
+
+
+async def test_somebody_elses_bad_token_is_not_mine(
+    issuer: Issuer, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await issuer.token()
+    principal = await guard.verify(token)
+    limits = limits_of(guard)
+    lease = limits._client.lease
+
+    async def slowly(wanted: Any) -> Any:
+        await asyncio.sleep(0.02)
+        return await lease(wanted)
+
+    monkeypatch.setattr(limits._client, "lease", slowly)
+    # The same subject with a session that ended, of which this guard has not heard yet.
+    bad = asyncio.create_task(guard.spend(principal, token + "x"))
+    await asyncio.sleep(0)
+    good = asyncio.create_task(guard.spend(principal, token))
+    answers = await asyncio.gather(bad, good, return_exceptions=True)
+    assert isinstance(answers[0], Unauthenticated)
+    assert answers[1] is None
+
+
+async def test_who_passes_twice_pays_once(issuer: Issuer, guard: Guard) -> None:
+    async def hello(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    transport = httpx2.ASGITransport(app=GuardMiddleware(GuardMiddleware(hello, guard=guard), guard=guard))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as http:
+        headers = bearer(await issuer.token())
+        assert [(await http.get("/", headers=headers)).status_code for _ in range(61)] == [200] * 60 + [429]
+
+
+async def test_nobody_goes_on_faster_than_the_plan_while_the_issuer_is_away(
+    issuer: Issuer, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await issuer.token()
+    assert await spent(guard, token, 1) == 1
+    away(issuer, monkeypatch)
+    await spent(guard, token, 100)
+    (purse,) = limits_of(guard)._purses.values()
+    assert isinstance(purse.last, Rate)
+    assert (purse.last.count, purse.last.seconds, purse.last.burst) == (60, 60, 15)
+
+
+def limits_of(guard: Guard) -> Limits:
+    life = guard._life
+    assert life is not None
+    assert life.limits is not None
+    return life.limits

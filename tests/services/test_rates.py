@@ -145,7 +145,8 @@ async def test_a_guards_lease_is_of_the_same_bucket(store: Store, clock: Clock) 
     await second.give_back(ADA, PREMIUM, leased=150, unspent=100)
     assert await spend(first, 700) == 100
     await second.charge(ADA, PREMIUM, 5000)
-    clock.advance(1)
+    # A burst that was not there is owed first.
+    clock.advance(61)
     assert await spend(first, 700) == 10
 
 
@@ -247,3 +248,66 @@ def count_calls(store: Store) -> Callable[[], dict[str, int]]:
     counting("read")
     counting("replace")
     return lambda: dict(counts)
+
+
+async def test_many_changes_at_once_of_one_caller_are_nobody_elses_matter(store: Store, clock: Clock) -> None:
+    rates, other = processes(store, clock, 2)
+    until = after(clock.now, LEASE_SECONDS)
+
+    async def guard(rates: Rates) -> None:
+        for _ in range(5):
+            units, _ = await rates.lease(ADA, PREMIUM, 1, until, most=10)
+            if units:
+                await rates.give_back(ADA, PREMIUM, leased=units, unspent=units)
+
+    await asyncio.gather(*(guard(rates) for _ in range(30)), guard(other))
+    assert all(shared.away_until == float("-inf") for shared in (*rates._shared, *other._shared))
+    assert len(rates._alone) == 0
+    assert await spend(rates, 700) == 600
+
+
+async def test_a_clock_that_is_set_back_puts_nobody_off(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    assert await spend(rates, 61, FREE) == 60
+    clock.advance(-3600)
+    assert await spend(rates, 61, FREE) == 0
+    clock.advance(120)
+    assert await spend(rates, 61, FREE) == 60
+    await rates._tidy()
+    clock.advance(-3600)
+    await rates._tidy()
+    assert len(rates) == 0
+
+
+async def test_a_call_that_went_elsewhere_is_not_charged_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authwright.services.rates.WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("authwright.services.rates.AWAY_SECONDS", 0.0)
+    faulty = Faulty()
+    faulty.hangs = True
+    rates = Rates(clock, Shared(faulty, clock, exact=True))
+    assert await spend(rates, 5) == 5
+    (purse,) = rates._shared[0]._purses.values()
+    assert purse.working is not None
+    purse.working.cancel()
+    await asyncio.wait([purse.working])
+    faulty.hangs, faulty.answers = False, True
+    assert await spend(rates, 5) == 5
+    assert faulty.stored is not None
+    assert room(settled(faulty.stored, PREMIUM, clock.now), PREMIUM, clock.now) == 595
+
+
+async def test_what_goes_wrong_for_one_caller_sends_nobody_elsewhere(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = Faulty()
+    faulty.answers = True
+    rates = Rates(clock, Shared(faulty, clock, exact=True))
+
+    async def broken(*_: object) -> None:
+        raise OverflowError("too large for a column")
+
+    monkeypatch.setattr(faulty, "replace", broken)
+    with pytest.raises(OverflowError):
+        await rates.take(ADA, PREMIUM, 1)
+    assert rates._shared[0].away_until == float("-inf")
+    assert len(rates._alone) == 0

@@ -127,17 +127,17 @@ def test_a_lease_that_is_not_returned_ends_and_its_units_grow_back() -> None:
     assert returned(late, PREMIUM, leased=150, unspent=150) == late
 
 
-def test_a_clock_that_was_set_back_costs_a_burst_and_no_more() -> None:
+def test_a_clock_that_was_set_back_costs_two_bursts_and_no_more() -> None:
     allowance, _ = passed(NEW, PREMIUM, after(NOW, 3600))
     back = settled(allowance, PREMIUM, NOW)
     assert room(back, PREMIUM, NOW) == 0
-    assert room(settled(back, PREMIUM, after(NOW, 60)), PREMIUM, after(NOW, 60)) == 600
+    assert room(settled(back, PREMIUM, after(NOW, 120)), PREMIUM, after(NOW, 120)) == 600
 
 
-def test_what_was_spent_already_empties_the_bucket_at_worst() -> None:
+def test_what_was_spent_already_is_a_debt_of_a_burst_at_worst() -> None:
     allowance = charged(settled(NEW, PREMIUM, NOW), PREMIUM, 10_000, NOW)
     assert room(allowance, PREMIUM, NOW) == 0
-    assert opens_at(allowance, PREMIUM, 1) == after(NOW, 0.1)
+    assert opens_at(allowance, PREMIUM, 1) == after(NOW, 60.1)
 
 
 @pytest.mark.parametrize(("left", "least", "units"), [(600, 1, 150), (7, 1, 1), (3, 1, 1), (0, 1, 1), (600, 200, 200)])

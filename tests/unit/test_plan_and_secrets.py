@@ -72,6 +72,7 @@ def test_plans_are_configured_beside_and_instead_of_the_built_in_ones() -> None:
         ("[team]\npermissions = []\nrate = '5/day'\nburst = 0", "a whole number"),
         ("[team]\npermissions = []\nrate = '5/day'\nburst = true", "a whole number"),
         ("[team]\npermissions = []\nrate = 'unlimited'\nburst = 5", "no rate"),
+        ("[team]\npermissions = []\nrate = '1000/day'\nburst = 1000000000000", "takes years"),
         ("[team]\npermissions = []\nrate = '5/day'\nquota = 7", "like 10000/day"),
         ("[team]\npermissions = []\nrate = '5/day'\nquota = '7/hour'", "a quota by 'hour'"),
         ("[team]\npermissions = []\nrate = '5/day'\nquota = ['7/day', '8/day']", "a quota by 'day'"),

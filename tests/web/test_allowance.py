@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from authwright.storage.port import StoreUnavailable
 from harness import Clock, Service, bearer, open_service, production
 
 API, OTHER_API, ISSUER = "https://api.example.com", "https://other.example.com", "http://127.0.0.1:8000"
@@ -17,7 +18,10 @@ PASSWORD = "a password that nobody has"
 async def service(clock: Clock, tmp_path: Path) -> AsyncIterator[Service]:
     (tmp_path / "plans.toml").write_text(
         '[free]\npermissions = ["predict"]\nrate = "60/minute"\nquota = "100/day"\n'
-        '[team]\npermissions = ["predict"]\nrate = "600/minute"\nconcurrent = 7\n'
+        '[team]\npermissions = ["predict"]\nrate = "600/minute"\nconcurrent = 7\nquota = "100/day"\n'
+        '[bulk]\npermissions = ["predict"]\nrate = "unlimited"\nquota = "100000M/month"\n'
+        '[daily]\npermissions = ["predict"]\nrate = "60/minute"\nquota = "1000/day"\n'
+        '[small]\npermissions = ["predict"]\nrate = "unlimited"\nquota = "100/day"\n'
     )
     settings = production(
         tmp_path,
@@ -37,8 +41,15 @@ async def new_guard(service: Service, name: str = "scoring", **more: Any) -> str
     return key
 
 
-async def caller(service: Service, name: str = "bholay", audience: str = API) -> dict[str, Any]:
+async def caller(
+    service: Service, name: str = "bholay", audience: str = API, plan: str | None = None
+) -> dict[str, Any]:
     await service.register(name, PASSWORD)
+    if plan is not None:
+        await service.new_admin("root-ada", PASSWORD)
+        admin = (await service.login("root-ada", PASSWORD))["access_token"]
+        changed = await service.http.patch(f"/users/{name}", json={"plan": plan}, headers=bearer(admin))
+        assert changed.status_code == 200
     return await service.login(name, PASSWORD, resource=audience)
 
 
@@ -262,3 +273,71 @@ async def test_a_hundred_leases_at_once_give_out_what_there_is(service: Service)
     guard, login = await new_guard(service), await caller(service)
     answers = await asyncio.gather(*(lease(service, guard, login["access_token"]) for _ in range(100)))
     assert sum(answer.get("units") or 0 for answer in answers) == 60
+
+
+@pytest.mark.parametrize("plan", ["team", "small"])
+async def test_leases_at_once_never_pass_a_quota(service: Service, plan: str) -> None:
+    guard, login = await new_guard(service), await caller(service, plan=plan)
+    answers = await asyncio.gather(*(lease(service, guard, login["access_token"]) for _ in range(60)))
+    assert sum(answer.get("units") or 0 for answer in answers) == 100
+    # All of it comes back.
+    await settle(service, guard, *((answer["lease"], 0) for answer in answers if "lease" in answer))
+    assert (await usage(service))["left"] == {"day": 100, "month": None}
+
+
+async def test_a_lease_that_fails_takes_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, login = await new_guard(service), await caller(service)
+
+    async def away(_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(service.server.store.allowance_leases, "add", away)
+    answer = await service.http.post("/allowance/lease", json={"token": login["access_token"]}, headers=bearer(guard))
+    assert answer.status_code == 503
+    assert (await usage(service))["left"] == {"day": 100, "month": None}
+
+
+async def test_no_lease_is_larger_than_a_guard_takes(service: Service) -> None:
+    guard, login = await new_guard(service), await caller(service, plan="bulk")
+    assert (await lease(service, guard, login["access_token"]))["units"] == 1_000_000
+
+
+async def test_charging_more_again_and_again_is_bounded_over_time(service: Service, clock: Clock) -> None:
+    """A guard that was broken into: 1 unit leased and all it can charged, every second for 20 seconds."""
+    guard, login = await new_guard(service), await caller(service, plan="daily")
+    for _ in range(20):
+        answer = await lease(service, guard, login["access_token"])
+        if "lease" in answer:
+            await settle(service, guard, (answer["lease"], 1_000_000))
+        clock.advance(1)
+    clock.advance(120)
+    # A burst, as much again that was charged, and what grew back.
+    assert 1000 - 60 - 60 - 20 <= (await usage(service))["left"]["day"] < 1000 - 100
+
+
+async def test_what_comes_back_the_next_day_is_of_the_month(clock: Clock, tmp_path: Path) -> None:
+    clock.advance(86_400 - clock.now // 1_000_000 % 86_400 - 2)
+    (tmp_path / "plans.toml").write_text('[free]\npermissions = []\nrate = "60/minute"\nquota = "1000/month"\n')
+    settings = production(
+        tmp_path, issuer=ISSUER, registration="open", password_min_length=8, plans=str(tmp_path / "plans.toml")
+    )
+    async with open_service(clock=clock, settings=settings) as service:
+        guard = await new_guard(service, audiences=(ISSUER,))
+        login = await caller(service, audience=ISSUER)
+        held = await lease(service, guard, login["access_token"], audience=ISSUER)
+        clock.advance(3)
+        # Seen on the new day before it comes back.
+        assert (await service.get("/me", login["access_token"])).status_code == 200
+        assert await settle(service, guard, (held["lease"], 5)) == [True]
+        answer = await service.get("/me", login["access_token"])
+        assert '"month";r=993' in answer.headers["ratelimit"]
+
+
+async def test_a_lease_that_is_settled_too_late_takes_nothing_of_another_one(service: Service, clock: Clock) -> None:
+    guard, login = await new_guard(service), await caller(service)
+    first = await lease(service, guard, login["access_token"])
+    clock.advance(5)
+    second = await lease(service, guard, login["access_token"])
+    assert await settle(service, guard, (first["lease"], 0)) == [True]
+    stored = service.server.rates._alone._allowances[login["user_id"]]
+    assert stored.leased == second["units"]

@@ -309,3 +309,9 @@ async def test_metrics_count_what_was_refused_by_which_limit(limited: Service) -
     await statuses(limited, token, 63)
     exposition = limited.server.metrics.exposition().decode()
     assert 'authwright_limited_total{limit="rate"} 3.0' in exposition
+
+
+async def test_who_may_not_pass_pays_for_asking(service: Service) -> None:
+    token = (await service.registered_login())["access_token"]
+    answers = [await service.get("/forward-auth?scope=models:large", token) for _ in range(61)]
+    assert [answer.status_code for answer in answers] == [403] * 60 + [429]

@@ -92,12 +92,26 @@ async def test_usage_is_exported_as_csv(service: Service) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["since=2026-02-30", "since=yesterday", "limit=0", "limit=1001", "cursor=x", "cursor=W10", "since=2020-01-01",
-     "since=2026-02-02&until=2026-02-01", "cursor=WyIxIiwgIiIsICIiXQ", "what=1"],
-)  # fmt: skip
+    [
+        "since=2026-02-30",
+        "since=yesterday",
+        "limit=0",
+        "limit=1001",
+        "cursor=x",
+        "cursor=W10",
+        "since=2020-01-01",
+        "since=2026-02-02&until=2026-02-01",
+        "cursor=WyIxIiwgIiIsICIiXQ",
+        "cursor=WzAsIlx1ZDgwMCIsIngiXQ",
+        "cursor=WzAsIlx1MDAwMCIsIngiXQ",
+        "cursor=WzEwMDAwMDAwMDAwMDAwMDAwMDAwMCwiIiwiIl0",
+        "user=cli_%00",
+        "what=1",
+    ],
+)
 async def test_what_is_no_query_is_refused(service: Service, query: str) -> None:
     admin = await service.new_admin()
-    assert (await service.get(f"/admin/usage?{query}", admin)).status_code in (400, 422)
+    assert (await service.get(f"/admin/usage?{query}", admin)).status_code in (400, 404, 422)
 
 
 @pytest.mark.parametrize("days", ["0", "401", "x", "-1"])
@@ -118,7 +132,7 @@ async def test_r103_usage_of_others_is_for_administrators(service: Service) -> N
 async def test_a_second_process_counts_into_the_same_quota(clock: Clock, tmp_path: Path) -> None:
     """Two servers over one store: what the other one counted is known within two seconds."""
     plans = tmp_path / "plans.toml"
-    plans.write_text('[free]\npermissions = []\nrate = "1000/minute"\nquota = "100/day"\n')
+    plans.write_text('[free]\npermissions = []\nrate = "1000/minute"\nquota = ["100/day", "1000/month"]\n')
     settings = production(
         tmp_path,
         issuer="http://127.0.0.1:8000",
@@ -146,3 +160,5 @@ async def test_a_second_process_counts_into_the_same_quota(clock: Clock, tmp_pat
                 left = int(answer.headers["ratelimit"].partition('"day";r=')[2].partition(";")[0])
         served += [(await second.get("/me", token)).status_code for _ in range(60)].count(200)
         assert served == 100
+        answer = await second.get("/me", token)
+        assert (answer.json()["limit"], answer.headers["ratelimit"].partition('"month";r=')[2]) == ("day", "900")

@@ -36,6 +36,10 @@ class Rate:
         return f"{self.count}/{SPANS[self.seconds]}"
 
 
+# Of what a bucket holds: emptied, and as much again that was charged afterwards.
+_DEEPEST: Final = 2
+
+
 class Allowance(NamedTuple):
     """What is kept of a caller: all zero for one that was never seen."""
 
@@ -64,22 +68,22 @@ class AllowanceLease(NamedTuple):
 
 
 def settled(allowance: Allowance, rate: Rate, now: Instant) -> Allowance:
-    """*allowance* as it is at *now*: what ended has ended, and nothing is further away than an empty bucket fills.
+    """*allowance* as it is at *now*: what ended has ended, and nothing is further away than the deepest debt.
 
-    A clock that was set back, or a rate that was changed, costs a caller at most what its bucket holds.
+    A clock that was set back, or a rate that was changed, costs a caller two bursts at most.
     """
     full_at, leased, leased_until = allowance
     if leased and leased_until <= now:
         leased = 0
     interval = rate.interval
-    earliest = now + leased * interval
-    latest = now + rate.burst * interval
+    earliest = now + min(leased, rate.burst) * interval
+    latest = now + _DEEPEST * rate.burst * interval
     return Allowance(Instant(min(max(full_at, earliest), latest)), leased, leased_until if leased else Instant(0))
 
 
 def room(allowance: Allowance, rate: Rate, now: Instant) -> int:
-    """Units in the bucket of a `settled` allowance."""
-    return rate.burst - -(-(allowance.full_at - now) // rate.interval)
+    """Units in the bucket of a `settled` allowance; none, if it is in debt."""
+    return max(0, rate.burst - -(-(allowance.full_at - now) // rate.interval))
 
 
 def take(allowance: Allowance, rate: Rate, units: int, now: Instant) -> Allowance | None:
@@ -116,8 +120,11 @@ def returned(allowance: Allowance, rate: Rate, *, leased: int, unspent: int) -> 
 
 
 def charged(allowance: Allowance, rate: Rate, units: int, now: Instant) -> Allowance:
-    """A `settled` allowance after *units* that were spent already: at worst the bucket is empty."""
-    full_at = min(allowance.full_at + units * rate.interval, now + rate.burst * rate.interval)
+    """A `settled` allowance after *units* that were spent already: at worst it is in debt for a burst.
+
+    So who charges more than there was waits the longer, and over any time passes two bursts beyond the rate at most.
+    """
+    full_at = min(allowance.full_at + units * rate.interval, now + _DEEPEST * rate.burst * rate.interval)
     return Allowance(Instant(full_at), allowance.leased, allowance.leased_until)
 
 

@@ -115,6 +115,7 @@ _UNITS: Final = {name: seconds for seconds, name in SPANS.items()}
 _AMOUNT = re.compile(r"([1-9][0-9]{0,11})([kM]?)/([a-z]+)")
 _ROUTE = re.compile(r"([A-Z]{3,7} )?/\S*")
 _MOST: Final = 10**12
+_SLOWEST: Final = 10 * 366 * 86_400 * 1_000_000
 
 
 def read_plans(text: str) -> Plans:
@@ -173,7 +174,10 @@ def _rate(name: str, text: Any, burst: Any) -> Rate | None:
         raise ValueError(f"gives {name!r} a rate by {unit!r}; there are {', '.join(_UNITS)}")
     if count > FASTEST * seconds:
         raise ValueError(f'gives {name!r} more than {FASTEST} a second; say rate = "unlimited"')
-    return Rate(count, seconds, count if burst is None else _number(name, "burst", burst))
+    rate = Rate(count, seconds, count if burst is None else _number(name, "burst", burst))
+    if rate.burst * rate.interval > _SLOWEST:
+        raise ValueError(f"gives {name!r} a burst that takes years to grow back")
+    return rate
 
 
 def _quotas(name: str, texts: Any) -> dict[str, int]:

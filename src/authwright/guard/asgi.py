@@ -105,9 +105,9 @@ class GuardMiddleware:
                 principal = await guard.verify(token, on_stale=on_stale)
             for rule in rules:
                 guard.require(principal, scopes=rule.scopes, plans=rule.plans, roles=rule.roles)
-            if guard.limits:
+            if guard.limits and guard not in scope.setdefault("authwright.spent", {}):
                 await guard.spend(principal, token)
-                scope.setdefault("authwright.spent", {})[guard] = 1
+                scope["authwright.spent"][guard] = 1
             watched = guard.watch(principal, token, on_stale)
         except Refusal as refusal:
             await _refuse(refusal, guard.audience, scope, send)

@@ -290,9 +290,11 @@ class Guard:
         """Spend *units* of the allowance of *principal*, who came with *token*; nothing, unless the guard has *limits*.
 
         Raises LimitExceeded, PlanNotAvailable, Unauthenticated; Unavailable if the issuer is away and nothing was
-        leased before.
+        leased before; ValueError for fewer than none.
         """
-        if self.limits:
+        if units < 0:
+            raise ValueError("units are not given back")
+        if self.limits and units:
             limits = self._begin().limits
             assert limits is not None
             if not limits.spend_now(principal.subject, units):

@@ -37,7 +37,14 @@ class IssuerDropped(IssuerAway):
 
 
 class IssuerRefuses(Exception):
-    """The issuer answers, and not what it should: it does not accept the guard's key, or is no issuer at all."""
+    """The issuer answers, and not what it should: it does not accept the guard's key, or is no issuer at all.
+
+    *status* is that of its answer, if it was not 200.
+    """
+
+    def __init__(self, text: str, *, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Issuer:
@@ -117,7 +124,7 @@ class Issuer:
                 if answer.status_code in _AWAY:
                     raise IssuerAway(f"{path} answered {answer.status_code}")
                 if answer.status_code != 200:
-                    raise IssuerRefuses(f"{path} answered {answer.status_code}")
+                    raise IssuerRefuses(f"{path} answered {answer.status_code}", status=answer.status_code)
                 yield answer
         except httpx2.ReadTimeout:
             raise IssuerSilent(f"{path}: nothing comes") from None

@@ -18,8 +18,12 @@ from authwright.guard.principal import Principal
 
 OnLost = Literal["continue", "refuse"]
 MOST_CALLERS: Final = 100_000
+MOST_UNITS: Final = 1_000_000
+"""What one call may cost, and what one lease accounts for."""
 AWAY_SECONDS: Final = 1.0
 """For how long an issuer that did not answer is not asked."""
+# Answers that are about the guard's own key.
+_NOT_FOR_US: Final = (401, 403)
 # Of a lease's time units are spent for so much; then there is time enough to account for it.
 _SPENT_FOR: Final = 0.6
 _FORGET_SECONDS: Final = 60.0
@@ -50,6 +54,7 @@ class _Purse:
         "left",
         "owed",
         "refused",
+        "refused_units",
         "refused_until",
         "spent",
         "terms",
@@ -71,6 +76,7 @@ class _Purse:
         self.terms: Terms | None = None
         self.left: dict[str, int] = {}
         self.refused: Refusal | None = None
+        self.refused_units = 0
         # The units of the last lease in its seconds, for when there is no next one.
         self.last: Rate | Literal["unlimited"] | None = None
         self.alone: Allowance = NEW
@@ -109,7 +115,7 @@ class Limits:
             purse.spent += units
             purse.used = now
             return True
-        if purse.refused is not None and now < purse.refused_until:
+        if purse.refused is not None and now < purse.refused_until and units >= purse.refused_units:
             # It is raised again and again, and is not to remember from where.
             raise purse.refused.with_traceback(None)
         return False
@@ -119,9 +125,11 @@ class Limits:
 
         Raises LimitExceeded, PlanNotAvailable, Unauthenticated; Unavailable if there is no lease to go on from.
         """
-        purse = self._purse(principal.subject)
-        purse.used = self._time()
+        if units > MOST_UNITS:
+            raise LimitExceeded("This costs more than any plan allows.", limit="rate", policy=f"{MOST_UNITS} at once")
         while not self.spend_now(principal.subject, units):
+            purse = self._purse(principal.subject)
+            purse.used = self._time()
             # While nobody answers, one at a time tries whether somebody is back.
             if self._lost and (self._trying or self._time() < self._away_until):
                 self._go_on_alone(purse, units)
@@ -163,42 +171,73 @@ class Limits:
         return {"ratelimit-policy": ", ".join(policies), "ratelimit": ", ".join(left)}
 
     async def tidy(self, *, everything: bool = False) -> None:
-        """Account for leases that ended, and forget who does not call any more."""
+        """Account for leases that ended and for what was charged without one; forget who does not call any more."""
         now = self._time()
         for subject, purse in list(self._purses.items()):
             if purse.working is not None:
                 continue
             if purse.lease is not None and (everything or purse.until <= now):
                 self._put_down(purse)
-            if purse.lease is None and purse.used + _FORGET_SECONDS <= now:
+            if purse.owed and purse.token and not self._lost and (everything or purse.refused_until <= now):
+                await self._account(purse)
+            elif purse.lease is None and purse.used + _FORGET_SECONDS <= now and not (purse.owed and purse.token):
                 del self._purses[subject]
         while self._unsettled and (everything or now >= self._away_until):
             some, self._unsettled = self._unsettled[:_SETTLED_AT_ONCE], self._unsettled[_SETTLED_AT_ONCE:]
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await self._client.settle(
-                        {"settlements": [{"lease": lease, "spent": spent} for lease, spent in some]}
-                    )
+                await self._settle(some)
             except (IssuerAway, TimeoutError):
                 # Doing it again is harmless: a lease is settled once.
                 self._unsettled += some
                 return
             except IssuerRefuses as error:
-                log.error("leases cannot be settled: %s", error)
+                if len(some) > 1 and error.status not in _NOT_FOR_US:
+                    # One of them is not understood; the others are not to be lost with it.
+                    self._unsettled += some[1:]
+                    some = some[:1]
+                log.error("%d leases cannot be settled: %s", len(some), error)
+
+    async def _settle(self, some: list[tuple[str, int]]) -> None:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._client.settle({"settlements": [{"lease": lease, "spent": spent} for lease, spent in some]})
+
+    async def _account(self, purse: _Purse) -> None:
+        """Lease a unit, and account with it for what was charged when there was no lease."""
+        try:
+            await self._renewed(purse, purse.token, 1)
+        except LimitExceeded:
+            # As soon as there is any.
+            return
+        except Refusal as refusal:
+            log.error("%d units cannot be accounted for: %s", purse.owed, refusal)
+            purse.owed = 0
+            return
+        self._put_down(purse)
 
     def _purse(self, subject: str) -> _Purse:
         purse = self._purses.get(subject)
         if purse is None:
             purse = self._purses[subject] = _Purse()
             if len(self._purses) > MOST_CALLERS:
-                _, oldest = self._purses.popitem(last=False)
-                self._put_down(oldest)
+                self._forget_one()
+        else:
+            self._purses.move_to_end(subject)
         return purse
+
+    def _forget_one(self) -> None:
+        """Forget who did not call for longest, and owes nothing."""
+        for subject, purse in self._purses.items():
+            if purse.working is None and not purse.owed and purse.used > float("-inf"):
+                self._put_down(purse)
+                del self._purses[subject]
+                return
 
     def _put_down(self, purse: _Purse) -> None:
         """No more is spent of its lease; it is to be settled."""
         if purse.lease is not None:
-            self._unsettled.append((purse.lease, purse.spent))
+            accounted = min(purse.spent, MOST_UNITS)
+            self._unsettled.append((purse.lease, accounted))
+            purse.owed += purse.spent - accounted
         purse.lease, purse.hand, purse.spent, purse.until = None, 0, 0, float("-inf")
 
     async def _renewed(self, purse: _Purse, token: str, units: int) -> None:
@@ -224,6 +263,10 @@ class Limits:
         try:
             await self._renew_once(purse, units)
         except (IssuerAway, IssuerRefuses, TimeoutError) as away:
+            if isinstance(away, IssuerRefuses) and away.status not in (0, *_NOT_FOR_US):
+                # It is there, and does not understand what was asked for this caller: that is nobody else's matter.
+                log.error("the issuer does not understand what is to be leased: %s", away)
+                raise self._refuse(purse, Unavailable(detail=str(away)), units) from None
             if not self._lost:
                 log.error("nothing can be leased: %s", away or "no answer")
             self._lost, self._away_until = True, self._time() + AWAY_SECONDS
@@ -240,7 +283,7 @@ class Limits:
         self._put_down(purse)
         body: dict[str, Any] = {"token": purse.token, "audience": self._audience, "units": units}
         if self._unsettled:
-            lease, spent = self._unsettled.pop()
+            lease, spent = self._unsettled.pop(0)
             body["settle"] = {"lease": lease, "spent": spent}
         asked = self._time()
         try:
@@ -250,7 +293,7 @@ class Limits:
                 self._unsettled.append((body["settle"]["lease"], body["settle"]["spent"]))
             raise
         self.leases += 1
-        self._take_in(purse, answer, asked)
+        self._take_in(purse, answer, asked, units)
 
     async def _leased(self, body: dict[str, Any]) -> dict[str, Any]:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -260,7 +303,14 @@ class Limits:
                 # A connection that was kept and had ended meanwhile. What was leased by it, if so, is lost for seconds.
                 return await self._client.lease(body)
 
-    def _take_in(self, purse: _Purse, answer: dict[str, Any], asked: float) -> None:
+    def _refuse(self, purse: _Purse, refusal: Refusal, units: int) -> Refusal:
+        """*refusal* of so many units, for whoever asks for as many within a moment."""
+        wait = refusal.retry_after
+        purse.refused, purse.refused_units = refusal, units
+        purse.refused_until = self._time() + (_REFUSED_SECONDS if wait is None else min(wait, _REFUSED_SECONDS))
+        return refusal
+
+    def _take_in(self, purse: _Purse, answer: dict[str, Any], asked: float, wanted: int) -> None:
         purse.refused = None
         lease: Any = answer.get("lease")
         units: Any = answer.get("units")
@@ -269,11 +319,10 @@ class Limits:
             raise Unauthenticated(detail="the issuer leases nothing for it")
         refused = answer.get("refused")
         if refused is not None:
-            purse.refused = refusal = _refusal(refused)
-            wait = refusal.retry_after
-            purse.refused_until = asked + (_REFUSED_SECONDS if wait is None else min(wait, _REFUSED_SECONDS))
-            # What is refused now goes on being refused while nobody can be asked.
-            purse.last = None
+            refusal = self._refuse(purse, _refusal(refused), wanted)
+            if wanted == 1 or not isinstance(refusal, LimitExceeded):
+                # What is refused now goes on being refused while nobody can be asked.
+                purse.last = None
             raise refusal
         if (
             type(lease) is not str
@@ -285,9 +334,13 @@ class Limits:
         purse.lease, purse.spent, purse.owed = lease, purse.owed, 0
         purse.hand = None if units is None else max(0, units - purse.spent)
         purse.until = asked + _SPENT_FOR * seconds
-        purse.last = "unlimited" if units is None else Rate(units, max(1, round(seconds)), units)
         purse.alone = NEW
         purse.terms, purse.left = _terms(answer), _numbers(answer.get("left"))
+        pace, rate = Rate(units or 1, max(1, round(seconds)), units or 1), purse.terms.rate
+        if rate is not None and rate.interval > pace.interval:
+            # Nobody goes on faster than its plan says.
+            pace = Rate(rate.count, rate.seconds, units or 1)
+        purse.last = "unlimited" if units is None else pace
 
     def _go_on_alone(self, purse: _Purse, units: int) -> None:
         """Spend *units* at the pace of the last lease. Raises LimitExceeded, Unavailable."""

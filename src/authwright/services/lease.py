@@ -63,31 +63,35 @@ class Lease:
         caller = Subject(alive.principal.subject)
         plan = self._limits.plan_of(alive.principal.plan)
         until = after(now, LEASE_SECONDS)
-        taken: Taken | None = None
-        got: int | None = None
+        route = "(guard)" if guard is None else f"({guard.name})"
+        lease = AllowanceLease(secrets.token_urlsafe(16), guard_id, caller, route, day_of(now), 0, plan.name, until)
         left = await self._limits.quotas.left(caller, plan)
         if left is not None:
             if units > left:
                 spent = await self._limits.quotas.take(caller, plan, units)
                 if not spent.granted:
                     raise self._limits.quota_exceeded(plan, units, spent, now)
-                # A new day has begun meanwhile; they are counted below.
-                self._limits.quotas.put(caller, -units, day=day_of(now))
-            got = share(left, units)
-        if plan.rate is not None:
-            most = MOST_UNITS if got is None else got
-            got, taken = await self._limits.rates.lease(caller, plan.rate, units, until, most=most)
-            if not got:
-                raise self._limits.rate_exceeded(plan.rate, taken, now)
-        route = "(guard)" if guard is None else f"({guard.name})"
-        lease = AllowanceLease(
-            secrets.token_urlsafe(16), guard_id, caller, route, day_of(now), got or 0, plan.name, until
-        )
-        # Written before it is given out: what cannot be settled would be lost to the caller.
-        await self._store.allowance_leases.add(lease)
-        self._count(lease, got or 0)
+                self._limits.quotas.put(caller, -units, day=lease.day)
+            # Taken before anything is waited for: nobody else gets the same units.
+            lease = lease._replace(units=min(share(left, units), MOST_UNITS))
+            self._count(lease, lease.units)
+        taken: Taken | None = None
+        try:
+            if plan.rate is not None:
+                most = MOST_UNITS if left is None else lease.units
+                got, taken = await self._limits.rates.lease(caller, plan.rate, units, until, most=most)
+                if not got:
+                    raise self._limits.rate_exceeded(plan.rate, taken, now)
+                self._count(lease, got - lease.units)
+                lease = lease._replace(units=got)
+            # Written before it is given out: what cannot be settled would be lost to the caller.
+            await self._store.allowance_leases.add(lease)
+        except BaseException:
+            self._count(lease, -lease.units)
+            raise
         quota = None if left is None else self._limits.quotas.take_now(caller, plan, 0)
-        return Leased(lease.id, got, plan, Standing(plan, taken, quota))
+        limited = plan.rate is not None or left is not None
+        return Leased(lease.id, lease.units if limited else None, plan, Standing(plan, taken, quota))
 
     async def settle(self, lease_id: str, spent: int, *, guard: ClientId | None, now: Instant) -> bool:
         """Account for a lease: *spent* units, which may be more than it had; whether this call did it.

@@ -6,6 +6,7 @@ two. A process that is killed forgets the last second of what was spent.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -68,7 +69,7 @@ class Quotas:
         """As `take`, if what was spent is known; None if it has to be read."""
         now = self._clock()
         counted = self._counted.get(caller)
-        if counted is None or counted.day != day_of(now) or 0 < counted.again_at <= now:
+        if counted is None or counted.day != day_of(now) or _is_due(counted.again_at, now):
             return None
         return self._take(caller, counted, plan, units, now)
 
@@ -112,7 +113,7 @@ class Quotas:
 
     async def _known(self, caller: Subject, now: Instant) -> _Counted:
         counted = self._counted.get(caller)
-        if counted is not None and counted.day == day_of(now) and not 0 < counted.again_at <= now:
+        if counted is not None and counted.day == day_of(now) and not _is_due(counted.again_at, now):
             return counted
         reading = self._reading.get(caller)
         if reading is None:
@@ -127,7 +128,9 @@ class Quotas:
             await self._flush()
         same = before is not None and before.day == day
         try:
-            today, month = await self._store.usage.charged(caller, day=day, since_day=first_of_month(day))
+            # What is ours is told from what is others' only while none of ours is on the way.
+            async with self._usage.flushing if same else contextlib.nullcontext():
+                today, month = await self._store.usage.charged(caller, day=day, since_day=first_of_month(day))
         except StoreUnavailable as error:
             log.error("quota_unreadable", detail=str(error))
             counted = before if before is not None and same else _Counted(day, 0, 0)
@@ -178,11 +181,16 @@ class Quotas:
             if counted.used >= recent:
                 if not self._alone and counted.day == day_of(now):
                     since = first_of_month(counted.day)
-                    stored = counted.stored
-                    today, month = await self._store.usage.charged(caller, day=counted.day, since_day=since)
-                    counted.today, counted.month = today - stored, month - stored
-            elif counted.used < idle and counted.own == counted.stored:
+                    async with self._usage.flushing:
+                        today, month = await self._store.usage.charged(caller, day=counted.day, since_day=since)
+                        counted.today, counted.month = today - counted.stored, month - counted.stored
+            elif not idle <= counted.used <= now and counted.own == counted.stored:
                 del self._counted[caller]
+
+
+def _is_due(again_at: Instant, now: Instant) -> bool:
+    """Whether it is time to try again; a clock that was set back does not put it off."""
+    return again_at != 0 and not now < again_at <= now + _AGAIN_SECONDS * MICROSECONDS
 
 
 def _next_month(now: Instant) -> Instant:

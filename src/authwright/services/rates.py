@@ -25,6 +25,7 @@ from authwright.domain.allowance import (
     share,
     take,
 )
+from authwright.domain.errors import Unavailable
 from authwright.domain.instant import Instant, after
 from authwright.domain.secrets import Subject
 from authwright.storage.port import Allowances, StoreUnavailable
@@ -112,6 +113,7 @@ class _Purse:
         "refused_units",
         "refused_until",
         "room",
+        "turn",
         "until",
         "used",
         "waiting",
@@ -131,6 +133,12 @@ class _Purse:
         self.refused_until = Instant(0)
         self.waiting: list[tuple[int, asyncio.Future[Taken]]] = []
         self.working: asyncio.Task[None] | None = None
+        self.turn = asyncio.Lock()
+
+
+def _until(now: Instant, end: Instant, seconds: float) -> bool:
+    """Whether *now* is in the *seconds* before *end*; a clock that was set back does not make them longer."""
+    return after(end, -seconds) <= now < end
 
 
 class Shared:
@@ -151,19 +159,24 @@ class Shared:
         purse = self._purses.get(caller)
         if purse is None or purse.rate is not rate:
             return None
-        if purse.hand >= units and now < purse.until:
+        if purse.hand >= units and _until(now, purse.until, SPEND_SECONDS):
             purse.hand -= units
             assert purse.known is not None
             return Taken(True, purse.room + purse.hand, purse.known.full_at)
-        if purse.refused is not None and now < purse.refused_until and units >= purse.refused_units:
+        if (
+            purse.refused is not None
+            and units == purse.refused_units
+            and _until(now, purse.refused_until, _REFUSED_SECONDS)
+        ):
             return purse.refused
         return None
 
     async def take(self, caller: Subject, rate: Rate, units: int) -> Taken:
-        """Spend *units*, if they are there. Calls of one caller are answered together. Raises StoreUnavailable."""
-        purse = self._purses.get(caller)
-        if purse is None:
-            purse = self._purses[caller] = _Purse(rate)
+        """Spend *units*, if they are there. Calls of one caller are answered together.
+
+        Raises StoreUnavailable, Unavailable.
+        """
+        purse = self._purse(caller, rate)
         purse.rate = rate
         waits: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         purse.waiting.append((units, waits))
@@ -173,26 +186,32 @@ class Shared:
     async def change(self, caller: Subject, rate: Rate, decide: Decide[T]) -> T:
         """Change what is stored of *caller* as *decide* says, who may be asked several times.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable, Unavailable.
         """
-        purse = self._purses.get(caller)
-        known = await self._store.read(caller) if purse is None or purse.known is None else purse.known
-        answer, stored = await self._change(caller, rate, known, decide)
-        if purse is not None:
-            purse.known = stored
-        return answer
+        purse = self._purse(caller, rate)
+        async with purse.turn:
+            return await self._change(caller, purse, rate, decide)
 
-    async def _change(
-        self, caller: Subject, rate: Rate, known: Allowance | None, decide: Decide[T]
-    ) -> tuple[T, Allowance]:
+    def _purse(self, caller: Subject, rate: Rate) -> _Purse:
+        purse = self._purses.get(caller)
+        if purse is None:
+            purse = self._purses[caller] = _Purse(rate)
+        return purse
+
+    async def _change(self, caller: Subject, purse: _Purse, rate: Rate, decide: Decide[T]) -> T:
+        """As `change`, in its turn: within a process nobody is in anybody's way."""
+        known, purse.known = purse.known, None
+        if known is None:
+            known = await self._store.read(caller)
         for _ in range(_TRIES):
             now = self._clock()
             allowance, answer = decide(settled(known or NEW, rate, now), now)
-            done, stored = await self._store.replace(caller, known, allowance)
+            done, known = await self._store.replace(caller, known, allowance)
             if done:
-                return answer, allowance
-            known = stored
-        raise StoreUnavailable("too many change one allowance at once")
+                purse.known = allowance
+                return answer
+        # The store is there: it is this caller whom too many serve at once.
+        raise Unavailable(detail="too many processes change one allowance at once")
 
     def _work(self, caller: Subject, purse: _Purse) -> None:
         if purse.working is None:
@@ -202,22 +221,26 @@ class Shared:
         waiting: list[tuple[int, asyncio.Future[Taken]]] = []
         try:
             while True:
-                waiting, purse.waiting = purse.waiting, []
-                answers = await self._answer(caller, purse, [units for units, _ in waiting])
+                # Who gave up meanwhile went elsewhere.
+                waiting, purse.waiting = [each for each in purse.waiting if not each[1].done()], []
+                async with purse.turn:
+                    answers = await self._answer(caller, purse, [units for units, _ in waiting])
                 for (_, waits), answer in zip(waiting, answers, strict=True):
                     if not waits.done():
                         waits.set_result(answer)
                 if not purse.waiting:
                     return
         except BaseException as error:
-            purse.known = None
-            told = error if isinstance(error, StoreUnavailable) else StoreUnavailable(f"{type(error).__name__}")
+            # Whatever it is, it is about this caller, unless the store says that it is away.
+            told = error if isinstance(error, Exception) else StoreUnavailable("stopped")
             for _, waits in (*waiting, *purse.waiting):
                 if not waits.done():
                     waits.set_exception(told)
             purse.waiting = []
-            if not isinstance(error, StoreUnavailable):
+            if not isinstance(error, Exception):
                 raise
+            if not isinstance(error, StoreUnavailable | Unavailable):
+                log.exception("rate_failed")
         finally:
             purse.working = None
 
@@ -227,7 +250,7 @@ class Shared:
         back, purse.hand, leased, purse.leased = purse.hand, 0, purse.leased, 0
         lease_rate, purse.lease_rate = purse.lease_rate, rate
         now = self._clock()
-        busy = not self._exact and now < after(purse.used, SPEND_SECONDS)
+        busy = not self._exact and _until(now, after(purse.used, SPEND_SECONDS), SPEND_SECONDS)
         if wanted:
             purse.grown = min(MOST_LEASED, max(1, 2 * purse.grown)) if busy else 0
             purse.used = now
@@ -250,11 +273,9 @@ class Shared:
                     allowance, took = further, ahead
             return allowance, answers
 
-        known = purse.known
-        if known is None:
-            known = await self._store.read(caller)
-        answers, stored = await self._change(caller, rate, known, decide)
-        purse.known = stored
+        answers = await self._change(caller, purse, rate, decide)
+        stored = purse.known
+        assert stored is not None
         purse.hand = purse.leased = took
         purse.room = room(stored, rate, now)
         purse.until = after(now, SPEND_SECONDS)
@@ -271,11 +292,11 @@ class Shared:
         """Return what is left of leases, and forget callers who do not call."""
         now, working = self._clock(), []
         for caller, purse in list(self._purses.items()):
-            if purse.working is None and purse.leased and (everything or purse.until <= now):
+            if purse.working is None and purse.leased and (everything or not _until(now, purse.until, SPEND_SECONDS)):
                 self._work(caller, purse)
             if purse.working is not None:
                 working.append(purse.working)
-            elif after(purse.used, LEASE_SECONDS) <= now:
+            elif not purse.turn.locked() and not _until(now, after(purse.used, LEASE_SECONDS), LEASE_SECONDS):
                 del self._purses[caller]
         if working:
             await asyncio.wait(working)

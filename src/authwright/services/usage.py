@@ -32,7 +32,8 @@ class Usage:
         self._metrics = metrics
         self._clock = clock
         self._counted = Counted()
-        self._flushing = asyncio.Lock()
+        self.flushing = asyncio.Lock()
+        """Held while something is stored."""
         self.on_flush: Callable[[], Callable[[], None]] = lambda: lambda: None
         """Called when what was counted so far is about to be stored; what it answers with, when that was done."""
 
@@ -56,7 +57,7 @@ class Usage:
 
     async def flush(self) -> None:
         """Store what was counted. Raises StoreUnavailable; then it is kept for the next time."""
-        async with self._flushing:
+        async with self.flushing:
             stored = self.on_flush()
             await self._flush()
             stored()

@@ -4,12 +4,13 @@ import asyncio
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date, timedelta
 
 from pydantic import Field
 
-from authwright.domain.errors import InsufficientScope, InvalidRequest, NotFound, Unauthenticated
+from authwright.domain.errors import InsufficientScope, InvalidRequest, NotFound, PlanNotAvailable, Unauthenticated
 from authwright.domain.instant import Instant
 from authwright.domain.plan import Plans
 from authwright.domain.secrets import Subject
@@ -23,6 +24,7 @@ from authwright.web.endpoint import Answer, Body, Call, Endpoints, Reply, Stream
 
 _COLUMNS = ("day", "id", "route", "calls", "units")
 _MOST_DAYS = 400
+_CLIENT_ID = re.compile(r"cli_[A-Za-z0-9_-]{1,64}")
 
 
 class OwnUsageQuery(Body):
@@ -87,7 +89,8 @@ def add_usage(
         principal = await measured(call)
         query = query_as(OwnUsageQuery, call.query())
         plan = plans.get(principal.plan or "")
-        assert plan is not None  # or it could not have been charged
+        if plan is None:
+            raise PlanNotAvailable
         used = await report.own(Subject(principal.subject), plan, days=query.days, now=clock())
         return json_reply(
             {
@@ -109,7 +112,7 @@ def add_usage(
         if not 0 <= (until - since).days < _MOST_DAYS:
             raise InvalidRequest(f"From since to until it is one to {_MOST_DAYS} days.")
         subject = query.user
-        if subject is not None and not subject.startswith("cli_"):
+        if subject is not None and not _CLIENT_ID.fullmatch(subject):
             subject = (await users.find(subject)).id
         if (call.header(b"accept") or "").partition(";")[0].strip() == "text/csv":
             headers = ((b"content-type", b"text/csv; charset=utf-8"), (b"content-disposition", b"attachment"))
@@ -170,6 +173,11 @@ def _read_cursor(text: str) -> UsageKey:
         day, subject, route = json.loads(b64url_decode(text.encode("ascii")))
     except (InvalidToken, ValueError, TypeError, RecursionError):
         raise InvalidRequest("The cursor is not one of these pages.") from None
-    if type(day) is not int or abs(day) > 1_000_000 or type(subject) is not str or type(route) is not str:
+    if type(day) is not int or abs(day) > 1_000_000 or not _is_text(subject) or not _is_text(route):
         raise InvalidRequest("The cursor is not one of these pages.")
     return day, subject, route
+
+
+def _is_text(value: object) -> bool:
+    """Whether every store takes it: no half of a character, and nothing that ends a text."""
+    return type(value) is str and "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)

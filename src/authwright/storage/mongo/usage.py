@@ -137,7 +137,8 @@ class MongoUsage:
         self, *, since_day: int, until_day: int, subject: str | None, after: UsageKey, most: int
     ) -> Sequence[UsageRow]:
         def part(calls: Any, units: Any) -> list[Document]:
-            days = {"$gte": since_day, "$lte": until_day}
+            # Days that were listed are not summed again.
+            days = {"$gte": max(since_day, after[0]), "$lte": until_day}
             which = {"_id.day": days, "_id.subject": {"$ne": ""} if subject is None else subject}
             key = {name: f"$_id.{name}" for name in UsageRow._fields[:3]}
             return [{"$match": which}, {"$project": {"_id": 0, "key": key, "calls": calls, "units": units}}]

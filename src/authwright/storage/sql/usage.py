@@ -92,6 +92,9 @@ def _by_caller(*, one: bool) -> Statement:
     nothing = literal_column("0", BigInteger)
     of_usage: list[ColumnElement[bool]] = [usage.c.day.between(bindparam("since"), bindparam("until")), _known]
     of_charges: list[ColumnElement[bool]] = [charges.c.day.between(bindparam("since"), bindparam("until"))]
+    # Days that were listed are not summed again.
+    of_usage.append(usage.c.day >= bindparam("after_day"))
+    of_charges.append(charges.c.day >= bindparam("after_day"))
     if one:
         of_usage.append(usage.c.subject == bindparam("subject"))
         of_charges.append(charges.c.subject == bindparam("subject"))
