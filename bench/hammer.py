@@ -13,13 +13,18 @@ import time
 from authwright.app import system_clock
 from authwright.domain.allowance import Rate
 from authwright.domain.secrets import Subject
+from authwright.services import rates as rates_
 from authwright.services.rates import Rates, Shared
 from authwright.storage.port import Allowances
 from authwright.storage.redis import RedisAllowances
+from authwright.storage.redis import allowances as redis
 from authwright.storage.sql import postgres_store
 
 
 async def main(url: str, lanes: int, seconds: float) -> None:
+    # Whoever went elsewhere because the machine was busy would count by itself.
+    for module, name in ((redis, "ANSWER_SECONDS"), (rates_, "WAIT_SECONDS")):
+        setattr(module, name, 30.0)
     store = None
     if url.startswith("redis:"):
         allowances: Allowances = RedisAllowances(url, name="tests")

@@ -13,7 +13,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from processes import Running, environment, free_port, production_environment, run, serving, wait_for
+from processes import UNLIMITED, Running, environment, free_port, production_environment, run, serving, wait_for
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 MODELS = "https://models.example.com"
@@ -57,6 +57,7 @@ class Setup:
     auth: Running
     base: str
     key: str
+    tiny: str
 
     def login(self, **more: str) -> dict[str, Any]:
         with self.auth.http() as http:
@@ -71,13 +72,18 @@ class Setup:
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     folder = tmp_path_factory.mktemp("models")
     auth_port, port = free_port(), free_port()
-    env = production_environment(auth_port, AUTHWRIGHT_MODE="serve", AUTHWRIGHT_AUDIENCES=MODELS)
+    plans = folder / "plans.toml"
+    plans.write_text(UNLIMITED.read_text() + '[tiny]\npermissions = ["predict"]\nrate = "3/hour"\n')
+    env = production_environment(
+        auth_port, AUTHWRIGHT_MODE="serve", AUTHWRIGHT_AUDIENCES=MODELS, AUTHWRIGHT_PLANS=str(plans)
+    )
     with serving(folder, "serve", port=auth_port, **env) as auth:
         with auth.http() as http:
             assert http.post("/register", json=FORM).status_code == 201
-        made = run(folder, "clients", "create", "models", "--scope", "revocations", "--json", **env)
+        made = run(folder, "clients", "create", "models", "--scope", "revocations limits", "--json", **env)
         (folder / "guard.key").write_text(json.loads(made.stdout)["client_key"] + "\n")
         other = run(folder, "clients", "create", "caller", "--json", **env)
+        tiny = run(folder, "clients", "create", "tiny", "--plan", "tiny", "--json", **env)
         configured = environment(
             AUTHWRIGHT_ISSUER=auth.base,
             AUTHWRIGHT_AUDIENCE=MODELS,
@@ -85,6 +91,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
             AUTHWRIGHT_GUARD_SCOPES="predict",
             AUTHWRIGHT_GUARD_OPEN_PATHS="/health",
             AUTHWRIGHT_GUARD_ACCEPT_KEYS="true",
+            AUTHWRIGHT_GUARD_LIMITS="true",
         )
         command = [sys.executable, "-c", _SERVER, "authwright.guard.asgi.EnvironmentGuard", str(port)]
         with (folder / "models.log").open("w") as log:
@@ -92,7 +99,8 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
             base = f"http://127.0.0.1:{port}"
             wait_for(f"{base}/health")
             try:
-                yield Setup(auth, base, json.loads(other.stdout)["client_key"])
+                keys = [json.loads(made.stdout)["client_key"] for made in (other, tiny)]
+                yield Setup(auth, base, *keys)
             finally:
                 server.terminate()
                 server.wait(10)
@@ -108,6 +116,14 @@ def test_every_path_is_closed_but_those_named(setup: Setup) -> None:
             assert http.get("/v1/models", headers={"authorization": f"Bearer {credential}"}).json() == ["iris"]
         refused = http.get("/v1/models", headers={"authorization": f"Bearer {narrow}"})
         assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+
+
+def test_a_plan_limits_what_a_key_may_ask_of_a_model(setup: Setup) -> None:
+    with httpx2.Client(base_url=setup.base, headers={"authorization": f"Bearer {setup.tiny}"}) as http:
+        answers = [http.get("/v1/models") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["ratelimit"] == '"rate";r=2'
+    assert (answers[3].json()["policy"], int(answers[3].headers["retry-after"]) > 1000) == ("3/hour", True)
 
 
 def test_a_stream_ends_with_its_login(setup: Setup) -> None:
@@ -152,6 +168,7 @@ def test_a_websocket_needs_a_token_and_ends_with_its_login(setup: Setup) -> None
         ({"AUTHWRIGHT_GUARD_SCOPE": "predict"}, "AUTHWRIGHT_GUARD_SCOPE is not a setting"),
         ({"AUTHWRIGHT_GUARD_ON_STALE": "pass"}, "introspect, allow or refuse"),
         ({"AUTHWRIGHT_GUARD_ACCEPT_KEYS": "yes"}, "true or false"),
+        ({"AUTHWRIGHT_GUARD_LIMITS": "1"}, "true or false"),
         ({"AUTHWRIGHT_GUARD_KEY": "secret"}, "not a client key"),
         ({"AUTHWRIGHT_GUARD_KEY_FILE": "/nowhere"}, "cannot be read"),
         ({"AUTHWRIGHT_GUARD_KEY": "a", "AUTHWRIGHT_GUARD_KEY_FILE": "b"}, "both"),
