@@ -71,7 +71,8 @@ class Lease:
                 spent = await self._limits.quotas.take(caller, plan, units)
                 if not spent.granted:
                     raise self._limits.quota_exceeded(plan, units, spent, now)
-                self._limits.quotas.put(caller, -units, day=lease.day)
+                # A new day began just now.
+                self._limits.quotas.release(caller, units)
             # Taken before anything is waited for: nobody else gets the same units.
             lease = lease._replace(units=min(share(left, units), MOST_UNITS))
             self._count(lease, lease.units)

@@ -55,13 +55,17 @@ class Limits:
             quota = self.quotas.take_now(caller, plan, units) or await self.quotas.take(caller, plan, units)
             if not quota.granted:
                 return Standing(plan, None, quota, self.quota_exceeded(plan, units, quota, now))
-        if plan.rate is not None:
-            rate = self.rates.take_now(caller, plan.rate, units) or await self.rates.take(caller, plan.rate, units)
-            if not rate.granted:
-                if quota is not None:
-                    self.quotas.put(caller, -units, day=day_of(now))
-                    quota = self.quotas.take_now(caller, plan, 0)
-                return Standing(plan, rate, quota, self.rate_exceeded(plan.rate, rate, now))
+        try:
+            if plan.rate is not None:
+                rate = self.rates.take_now(caller, plan.rate, units) or await self.rates.take(caller, plan.rate, units)
+        finally:
+            if quota is not None:
+                self.quotas.release(caller, units)
+        if plan.rate is not None and rate is not None and not rate.granted:
+            quota = quota and self.quotas.take_now(caller, plan, 0)
+            return Standing(plan, rate, quota, self.rate_exceeded(plan.rate, rate, now))
+        # Together, so that what is stored of it is known.
+        self.quotas.put(caller, units, day=day_of(now))
         self._usage.charged(route, caller, units, day=day_of(now))
         return Standing(plan, rate, quota)
 

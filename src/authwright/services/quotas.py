@@ -37,15 +37,18 @@ class Spent(NamedTuple):
 
 
 class _Counted:
-    """Units of one caller on one day: those in the store without ours, ours, and how many of ours are stored."""
+    """Units of one caller on one day: those in the store without ours, ours, and how many of ours are stored.
 
-    __slots__ = ("again_at", "day", "month", "own", "stored", "today", "used")
+    *held* are those of calls of which it is not known yet whether they may pass.
+    """
+
+    __slots__ = ("again_at", "day", "held", "month", "own", "stored", "today", "used")
 
     def __init__(self, day: int, today: int, month: int) -> None:
         self.day = day
         self.today = today
         self.month = month
-        self.own = self.stored = 0
+        self.own = self.stored = self.held = 0
         self.used = self.again_at = Instant(0)
 
 
@@ -74,7 +77,7 @@ class Quotas:
         return self._take(caller, counted, plan, units, now)
 
     async def take(self, caller: Subject, plan: Plan, units: int) -> Spent:
-        """Spend *units* of *caller*'s quotas in *plan*, if they are there."""
+        """Hold *units* of *caller*'s quotas in *plan*, if they are there, until `release`; `put` then spends them."""
         now = self._clock()
         return self._take(caller, await self._known(caller, now), plan, units, now)
 
@@ -85,8 +88,14 @@ class Quotas:
         spent = self.take_now(caller, plan, 0) or await self.take(caller, plan, 0)
         return min(left for left in (spent.day_left, spent.month_left) if left is not None)
 
+    def release(self, caller: Subject, units: int) -> None:
+        """*units* that were granted are held no more."""
+        counted = self._counted.get(caller)
+        if counted is not None:
+            counted.held = max(0, counted.held - units)
+
     def put(self, caller: Subject, units: int, *, day: int) -> None:
-        """Count *units* of *day* that were spent already, or below zero: that came back."""
+        """Count *units* of *day* that were spent, or below zero: that came back. With it belongs `Usage.charged`."""
         counted = self._counted.get(caller)
         if counted is not None:
             if counted.day == day:
@@ -95,14 +104,15 @@ class Quotas:
                 counted.month += units
 
     def _take(self, caller: Subject, counted: _Counted, plan: Plan, units: int, now: Instant) -> Spent:
-        day_left = None if plan.daily is None else plan.daily - counted.today - counted.own
-        month_left = None if plan.monthly is None else plan.monthly - counted.month - counted.own
+        own = counted.own + counted.held
+        day_left = None if plan.daily is None else plan.daily - counted.today - own
+        month_left = None if plan.monthly is None else plan.monthly - counted.month - own
         counted.used = now
         if month_left is not None and units > month_left:
             return Spent(False, day_left, month_left, "month", _next_month(now))
         if day_left is not None and units > day_left:
             return Spent(False, day_left, month_left, "day", Instant((counted.day + 1) * DAY))
-        self._add(caller, counted, units)
+        counted.held += units
         return Spent(
             True, None if day_left is None else day_left - units, None if month_left is None else month_left - units
         )
@@ -184,7 +194,7 @@ class Quotas:
                     async with self._usage.flushing:
                         today, month = await self._store.usage.charged(caller, day=counted.day, since_day=since)
                         counted.today, counted.month = today - counted.stored, month - counted.stored
-            elif not idle <= counted.used <= now and counted.own == counted.stored:
+            elif not idle <= counted.used <= now and counted.own == counted.stored and not counted.held:
                 del self._counted[caller]
 
 

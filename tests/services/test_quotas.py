@@ -1,0 +1,70 @@
+"""Quotas while others count, too: what is on the way is neither forgotten nor counted twice."""
+
+from authwright.domain.plan import Plan
+from authwright.domain.secrets import Subject
+from authwright.domain.usage import Counted, day_of
+from authwright.services.metrics import Metrics
+from authwright.services.quotas import Quotas
+from authwright.services.usage import Usage
+from authwright.storage.port import StoreUnavailable
+from authwright.storage.sql import sqlite_store
+from harness import Clock
+
+ADA = Subject("usr_ada")
+TEN = Plan("ten", frozenset(), daily=10, monthly=1000)
+
+
+async def test_what_is_held_while_all_is_stored_and_read_again_stays_held(clock: Clock) -> None:
+    store = sqlite_store(None)
+    await store.open()
+    usage = Usage(store, Metrics(), clock)
+    quotas = Quotas(store, usage, clock, alone=False)
+    day = day_of(clock.now)
+    assert (await quotas.take(ADA, TEN, 5)).granted
+    # The call waits for something; meanwhile a second passes.
+    await usage.flush()
+    await quotas._look()
+    assert not (await quotas.take(ADA, TEN, 6)).granted
+    quotas.release(ADA, 5)
+    quotas.put(ADA, 5, day=day)
+    usage.charged("/me", ADA, 5, day=day)
+    for _ in range(2):
+        assert await quotas.left(ADA, TEN) == 5
+        await usage.flush()
+        await quotas._look()
+    # Somebody else's count.
+    other = Counted()
+    other.charges[ADA, day, "/me"] = 3
+    await store.usage.add(other)
+    await quotas._look()
+    assert await quotas.left(ADA, TEN) == 2
+    assert (await quotas.take(ADA, TEN, 0)).month_left == 992
+    await store.close()
+
+
+async def test_what_cannot_be_stored_yet_is_counted_all_the_same(clock: Clock) -> None:
+    store = sqlite_store(None)
+    await store.open()
+    usage = Usage(store, Metrics(), clock)
+    quotas = Quotas(store, usage, clock, alone=False)
+    day, add = day_of(clock.now), store.usage.add
+
+    async def away(_: Counted) -> None:
+        raise StoreUnavailable("away")
+
+    assert await quotas.left(ADA, TEN) == 10
+    store.usage.add = away  # type: ignore[method-assign]
+    for _ in range(3):
+        quotas.put(ADA, 2, day=day)
+        usage.charged("/me", ADA, 2, day=day)
+        try:
+            await usage.flush()
+        except StoreUnavailable:
+            await quotas._look()
+    assert await quotas.left(ADA, TEN) == 4
+    store.usage.add = add  # type: ignore[method-assign]
+    await usage.flush()
+    await quotas._look()
+    assert await quotas.left(ADA, TEN) == 4
+    assert await store.usage.charged(ADA, day=day, since_day=day) == (6, 6)
+    await store.close()
