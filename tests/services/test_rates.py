@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authwright.domain.allowance import NEW, Allowance, Rate, room, settled
 from authwright.domain.instant import Instant, after
 from authwright.domain.secrets import Subject
-from authwright.services.rates import LEASE_SECONDS, SPEND_SECONDS, Alone, Rates, Shared
+from authwright.services.rates import LEASE_SECONDS, SPEND_SECONDS, Alone, Rates, Shared, _spend
 from authwright.storage.port import Replaced, Store, StoreUnavailable
 from databases import a_database, store_at
 from harness import Clock
@@ -311,3 +313,15 @@ async def test_what_goes_wrong_for_one_caller_sends_nobody_elsewhere(
         await rates.take(ADA, PREMIUM, 1)
     assert rates._shared[0].away_until == float("-inf")
     assert len(rates._alone) == 0
+
+
+@given(
+    rate=st.builds(Rate, count=st.integers(1, 100), seconds=st.sampled_from([1, 60, 3600]), burst=st.integers(1, 50)),
+    calls=st.lists(st.tuples(st.integers(-(10**8), 10**8), st.integers(1, 12)), max_size=40),
+)
+def test_the_short_way_in_memory_says_what_the_rule_says(rate: Rate, calls: list[tuple[int, int]]) -> None:
+    alone, allowance, now = Alone(), NEW, Instant(1_795_000_000_000_000)
+    for moved, units in calls:
+        now = Instant(now + moved)
+        allowance, taken = _spend(settled(allowance, rate, now), rate, units, now)
+        assert alone.take(ADA, rate, units, now) == taken

@@ -65,8 +65,9 @@ class Limits:
             quota = quota and self.quotas.take_now(caller, plan, 0)
             return Standing(plan, rate, quota, self.rate_exceeded(plan.rate, rate, now))
         # Together, so that what is stored of it is known.
-        self.quotas.put(caller, units, day=day_of(now))
-        self._usage.charged(route, caller, units, day=day_of(now))
+        day = day_of(now)
+        self.quotas.put(caller, units, day=day)
+        self._usage.charged(route, caller, units, day=day)
         return Standing(plan, rate, quota)
 
     async def pace(self, caller: Subject, plan: Plan, units: int, *, now: Instant) -> Standing:

@@ -84,7 +84,15 @@ class Alone:
         return answer
 
     def take(self, caller: Subject, rate: Rate, units: int, now: Instant) -> Taken:
-        allowance, taken = _spend(settled(self._allowances.get(caller, NEW), rate, now), rate, units, now)
+        known = self._allowances.get(caller, NEW)
+        if not known.leased:
+            # The usual way, without a call: nothing is out on lease, and the units fit.
+            interval = rate.interval
+            full_at, full = max(known.full_at, now) + units * interval, now + rate.burst * interval
+            if full_at <= full:
+                self._allowances[caller] = Allowance(Instant(full_at))
+                return Taken(True, (full - full_at) // interval, Instant(full_at))
+        allowance, taken = _spend(settled(known, rate, now), rate, units, now)
         self._allowances[caller] = allowance
         return taken
 
