@@ -4,8 +4,9 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from authwright.app import system_clock
 from authwright.domain.allowance import Rate
@@ -24,8 +25,8 @@ from bench.figures import Figure, below, beside, calmest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from databases import new_postgres_database, own_postgres, own_redis  # noqa: E402 - the servers that tests use
+from hammer import RATE, by_two_processes  # noqa: E402
 
-PREMIUM = Rate(600, 60, 600)
 BUSY = Rate(10_000, 1, 10**9)
 CALLS = 20_000
 CALLERS = 1_000_000
@@ -56,10 +57,10 @@ async def checks(plan: Plan) -> float:
     return cost
 
 
-async def calmly(once: Callable[[], Awaitable[float]]) -> float:
+async def calmly(once: Callable[[], Coroutine[Any, Any, float]]) -> float:
     """`bench.figures.calmest` of a coroutine."""
     loop = asyncio.get_running_loop()
-    return await asyncio.to_thread(calmest, lambda: asyncio.run_coroutine_threadsafe(once(), loop).result())  # type: ignore[arg-type]
+    return await asyncio.to_thread(calmest, lambda: asyncio.run_coroutine_threadsafe(once(), loop).result())
 
 
 async def through_redis(url: str) -> float:
@@ -86,27 +87,7 @@ async def at_once() -> int:
     """How many of 700 calls pass while time stands still."""
     now = Instant(1_795_000_000_000_000)
     rates = Rates(lambda: now)
-    return sum([(await rates.take(Subject("usr_ada"), PREMIUM, 1)).granted for _ in range(700)])
-
-
-def by_two_processes(url: str) -> tuple[int, float, float]:
-    """How many calls pass in two processes of 32 lanes each, and in how many seconds: at least, and at most."""
-    command = [sys.executable, "-m", "bench.hammer", url, "32", str(SECONDS)]
-
-    def process() -> subprocess.Popen[str]:
-        return subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    with process() as first, process() as second:
-        for each in (first, second):
-            assert each.stdout is not None
-            assert each.stdout.readline() == "ready\n"
-        begun = time.monotonic()
-        for each in (first, second):
-            assert each.stdin is not None
-            each.stdin.write("go\n")
-            each.stdin.flush()
-        passed = sum(int(each.communicate(timeout=60)[0]) for each in (first, second))
-        return passed, SECONDS, time.monotonic() - begun
+    return sum([(await rates.take(Subject("usr_ada"), RATE, 1)).granted for _ in range(700)])
 
 
 _TRACKED = """
@@ -148,12 +129,11 @@ def section() -> tuple[str, list[Figure]]:
     quota = asyncio.run(checks(Plan("busy", frozenset(), rate=BUSY, daily=10**12)))
     with own_redis() as server:
         redis = asyncio.run(through_redis(server.url))
-        exact, least, most = by_two_processes(server.url)
+        exact = by_two_processes(server.url, SECONDS)
     with own_postgres() as postgres:
-        leased, _, took = by_two_processes(asyncio.run(new_postgres_database(postgres.url)))
+        leased = by_two_processes(asyncio.run(new_postgres_database(postgres.url)), SECONDS)
     mebibytes, remembered = tracked()
     frozen = asyncio.run(at_once())
-    bounds = 600 + 10 * least - 1, 600 + 10 * most + 1
     figures = [
         below("check of a rate in memory, CPU", rate, 3, "µs"),
         beside("check of a rate and a daily quota in memory, CPU", quota, "µs"),
@@ -161,15 +141,15 @@ def section() -> tuple[str, list[Figure]]:
         Figure("calls of 700 that a 600/minute plan passes while time stands still", str(frozen), "600", frozen == 600),
         Figure(
             f"calls passed in {SECONDS:.0f} s through Redis, 2 processes, 64 at a time",
-            str(exact),
-            f"{bounds[0]:.0f} to {bounds[1]:.0f}",
-            bounds[0] <= exact <= bounds[1],
+            str(exact.count),
+            f"{exact.least:.1f} to {exact.most:.1f}",
+            exact.least <= exact.count <= exact.most,
         ),
         Figure(
             f"calls passed in {SECONDS:.0f} s by leases from PostgreSQL, the same load",
-            str(leased),
-            f"at most {600 + 10 * took + 1:.0f}",
-            leased <= 600 + 10 * took + 1,
+            str(leased.count),
+            f"at most {leased.most:.1f}",
+            leased.count <= leased.most,
         ),
         below(f"memory of {CALLERS:,} callers", mebibytes, 286, "MiB"),
         Figure(

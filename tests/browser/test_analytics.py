@@ -1,11 +1,10 @@
 """/analytics as pages, in the system's Chromium, with every other host refused: charts of what was really called."""
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from processes import Running, serving
 
@@ -35,19 +34,8 @@ def bearer(server: Running, name: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def page(server: Running) -> Iterator[Page]:
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-        opened = browser.new_page(viewport={"width": 900, "height": 1400})
-        opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        opened.on("request", lambda request: complaints.append(request.url) if server.base not in request.url else None)
-        yield opened
-        browser.close()
-    assert [each for each in complaints if "favicon" not in each] == []
+def page(server: Running, watched: Callable[[str], Page]) -> Page:
+    return watched(server.base)
 
 
 def test_the_basic_report_is_a_page_with_charts(server: Running, page: Page, tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """The Swagger UI of somebody else's app, protected by the guard: its Authorize button logs in at the issuer."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from processes import Running, environment, free_port, serving, wait_for
 
@@ -35,7 +34,7 @@ uvicorn.run(app, port=int(sys.argv[2]))
 
 
 @pytest.fixture(params=["form", "pasted"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Running, Page]]:
+def opened(request: pytest.FixtureRequest, tmp_path: Path, browser: Browser) -> Iterator[tuple[Running, Page]]:
     """An issuer, and the documentation of an app that it protects, on another origin."""
     port = free_port()
     app = f"http://127.0.0.1:{port}"
@@ -47,15 +46,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Run
             process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
         try:
             wait_for(f"{app}/docs")
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=shutil.which("chromium"),
-                    args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-                )
-                page = browser.new_page(viewport={"width": 1200, "height": 1200})
-                page.goto(f"{app}/docs")
-                yield issuer, page
-                browser.close()
+            page = browser.new_page(viewport={"width": 1200, "height": 1200})
+            page.goto(f"{app}/docs")
+            yield issuer, page
         finally:
             process.terminate()
             process.wait(10)

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import OAuth2PasswordBearer
 
 from authwright.jose.encoding import b64url_decode, parse_json_object
+from authwright.storage.port import StoreUnavailable
 from authwright.storage.sql import sqlite as engine
 from harness import ORIGIN, Service, bearer
 
@@ -49,7 +50,7 @@ async def test_oauth2_password_bearer_works_against_token_and_login(service: Ser
 async def test_protected_routes_verify_without_asking_the_database(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a plan with a quota has left is read once; that is not verifying.
+    # The plan has no quota: what is left of one is read from the database once a caller, which is not verifying.
     token = (await service.registered_login(plan="admin"))["access_token"]
 
     def submit(*_: object) -> None:
@@ -60,6 +61,23 @@ async def test_protected_routes_verify_without_asking_the_database(
     assert (await service.get("/secure-data", token + "x")).status_code == 401
     assert (await service.get("/.well-known/jwks.json")).status_code == 200
     assert (await service.get("/livez")).status_code == 200
+
+
+async def test_a_caller_with_a_quota_is_verified_and_served_while_the_database_is_away(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = (await service.registered_login())["access_token"]
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(engine.SqliteDatabase, "_opened", away)
+    answer = await service.get("/secure-data", token)
+    assert answer.status_code == 200
+    # Its rate, which is counted in memory, and its quota, of which nothing is known, are kept all the same.
+    assert answer.headers["ratelimit"].startswith('"rate";r=59;')
+    assert '"day";r=999;' in answer.headers["ratelimit"]
+    assert (await service.get("/secure-data", token + "x")).status_code == 401
 
 
 async def test_the_payload_is_readable_and_holds_nothing_secret(service: Service) -> None:

@@ -471,8 +471,10 @@ async def test_somebody_elses_bad_token_is_not_mine(
     limits = limits_of(guard)
     lease = limits._client.lease
 
+    both = asyncio.Event()
+
     async def slowly(wanted: Any) -> Any:
-        await asyncio.sleep(0.02)
+        await both.wait()
         return await lease(wanted)
 
     monkeypatch.setattr(limits._client, "lease", slowly)
@@ -480,6 +482,8 @@ async def test_somebody_elses_bad_token_is_not_mine(
     bad = asyncio.create_task(guard.spend(principal, token + "x"))
     await asyncio.sleep(0)
     good = asyncio.create_task(guard.spend(principal, token))
+    await asyncio.sleep(0)
+    both.set()
     answers = await asyncio.gather(bad, good, return_exceptions=True)
     assert isinstance(answers[0], Unauthenticated)
     assert answers[1] is None

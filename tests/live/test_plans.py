@@ -34,7 +34,6 @@ def test_a_hangup_reads_the_plans_again_and_ends_nothing(tmp_path: Path) -> None
             while policy != '"rate";q=70;w=60':
                 assert time.monotonic() < deadline
                 policy = http.get("/me", headers=headers).headers["ratelimit-policy"]
-                time.sleep(0.02)
         assert server.stop() in (0, -signal.SIGTERM)
     assert '"plans_read"' in server.log.read_text()
 
@@ -79,15 +78,14 @@ def test_a_kill_forgets_the_last_second_of_usage_at_most(tmp_path: Path) -> None
         headers = bearer(server)
         at: list[float] = []
         with server.http() as http:
-            for _ in range(60):
+            begun = time.monotonic()
+            while time.monotonic() < begun + 2.5:
                 assert http.get("/me", headers=headers).status_code == 200
                 at.append(time.monotonic())
-                time.sleep(0.05)
         killed = time.monotonic()
         server.kill()
     with serving(tmp_path, "serve", port=port, **env) as server:
         headers = bearer(server)
         with server.http() as http:
             used = http.get("/me/usage", headers=headers).json()["total"]
-    # A second, and what it takes to store it.
-    assert sum(each < killed - 1.5 for each in at) <= used <= len(at)
+    assert sum(each < killed - 1 for each in at) <= used <= len(at)

@@ -1,5 +1,7 @@
 """Quotas while others count, too: what is on the way is neither forgotten nor counted twice."""
 
+import pytest
+
 from authwright.domain.plan import Plan
 from authwright.domain.secrets import Subject
 from authwright.domain.usage import Counted, day_of
@@ -42,18 +44,18 @@ async def test_what_is_held_while_all_is_stored_and_read_again_stays_held(clock:
     await store.close()
 
 
-async def test_what_cannot_be_stored_yet_is_counted_all_the_same(clock: Clock) -> None:
+async def test_what_cannot_be_stored_yet_is_counted_all_the_same(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     store = sqlite_store(None)
     await store.open()
     usage = Usage(store, Metrics(), clock)
     quotas = Quotas(store, usage, clock, alone=False)
-    day, add = day_of(clock.now), store.usage.add
+    day = day_of(clock.now)
 
     async def away(_: Counted) -> None:
         raise StoreUnavailable("away")
 
     assert await quotas.left(ADA, TEN) == 10
-    store.usage.add = away  # type: ignore[method-assign]
+    monkeypatch.setattr(store.usage, "add", away)
     for _ in range(3):
         quotas.put(ADA, 2, day=day)
         usage.charged("/me", ADA, 2, day=day)
@@ -62,7 +64,7 @@ async def test_what_cannot_be_stored_yet_is_counted_all_the_same(clock: Clock) -
         except StoreUnavailable:
             await quotas._look()
     assert await quotas.left(ADA, TEN) == 4
-    store.usage.add = add  # type: ignore[method-assign]
+    monkeypatch.undo()
     await usage.flush()
     await quotas._look()
     assert await quotas.left(ADA, TEN) == 4

@@ -221,7 +221,7 @@ async def test_a_client_key_is_a_callers_credential_too(service: Service) -> Non
     assert (await lease(service, guard, key))["units"] == 15
 
 
-async def test_r103_only_guards_lease_and_settle(service: Service) -> None:
+async def test_r99_only_guards_lease_and_settle(service: Service) -> None:
     login = await caller(service)
     own = await service.login("bholay", PASSWORD)
     follower = await new_guard(service, "follower", scope=frozenset({"revocations"}))

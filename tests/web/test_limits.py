@@ -7,7 +7,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from authwright.domain.instant import isoformat
+from authwright.domain.client import Client
+from authwright.domain.instant import after, isoformat
+from authwright.domain.plan import Plans
+from authwright.domain.user import User
+from authwright.guard.principal import Principal
 from harness import Clock, Service, bearer, open_service, production
 
 ROW = {"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6.0, "petal_width": 2.5}
@@ -77,7 +81,7 @@ async def test_a_refusal_names_the_limit_and_when_it_opens(limited: Service, clo
     token = (await limited.registered_login())["access_token"]
     await statuses(limited, token, 60)
     answer = await limited.get("/me", token)
-    opens = isoformat(clock.now + 1_000_000)  # type: ignore[arg-type]
+    opens = isoformat(after(clock.now, 1))
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "1"
     assert answer.json() == {
@@ -202,9 +206,9 @@ async def test_calls_at_once_are_bounded_and_end(limited: Service, monkeypatch: 
     going_on = asyncio.Event()
     find = limited.server.whoami.find
 
-    async def slowly(*given: object) -> object:
+    async def slowly(principal: Principal) -> User | Client:
         await going_on.wait()
-        return await find(*given)  # type: ignore[arg-type]
+        return await find(principal)
 
     monkeypatch.setattr(limited.server.whoami, "find", slowly)
     calls = [asyncio.create_task(limited.get("/me", token)) for _ in range(2)]
@@ -251,12 +255,19 @@ async def test_a_changed_plan_takes_effect_at_once(limited: Service, tmp_path: P
 
 async def test_the_file_of_plans_is_followed(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("authwright.services.plan_file.LOOK_SECONDS", 0.01)
+    read = asyncio.Event()
     (tmp_path / "plans.toml").write_text(PLANS)
     async with open_service(clock=clock, plans=str(tmp_path / "plans.toml")) as service:
+        become = service.server.plans.become
+
+        def told(others: Plans) -> None:
+            become(others)
+            read.set()
+
+        monkeypatch.setattr(service.server.plans, "become", told)
         (tmp_path / "plans.toml").write_text(PLANS + '[more]\npermissions = []\nrate = "1/day"\n')
-        async with asyncio.timeout(10):
-            while "more" not in service.server.plans:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(read.wait(), 10)
+        assert "more" in service.server.plans
 
 
 async def test_a_quota_outlives_the_process(clock: Clock, tmp_path: Path) -> None:

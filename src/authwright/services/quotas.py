@@ -174,7 +174,7 @@ class Quotas:
         return stored
 
     async def follow(self) -> None:
-        """Read once a second what other processes counted, and forget who does not call; until cancelled."""
+        """Read every FLUSH_SECONDS what other processes counted, and forget who does not call; until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:

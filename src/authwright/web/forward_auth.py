@@ -32,8 +32,9 @@ from authwright.services.api_keys import ApiKeys
 from authwright.services.limits import Limits
 from authwright.services.verify import Verify
 from authwright.storage.port import StoreUnavailable
-from authwright.web.caller import charge, origin_of
+from authwright.web.caller import origin_of
 from authwright.web.endpoint import Answer, Body, Brake, Call, Endpoints, Reply, parameters_of, query_as, refusal_reply
+from authwright.web.limits import charge
 
 # Where proxies say which path was asked for.
 _PATH_HEADERS: Final = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url", b"x-envoy-original-path")
