@@ -39,6 +39,7 @@ lock: .venv/check.installed  ## choose versions anew
 	for set in test train; do $(COMPILE) --extra all --group build --group $$set \
 		--constraint requirements/check.txt --output-file requirements/$$set.txt pyproject.toml || exit 1; done
 	$(COMPILE) --output-file requirements/peer.txt requirements/peer.in
+	$(COMPILE) --group build --output-file requirements/litellm.txt pyproject.toml requirements/litellm.in
 
 .venv/%.installed: requirements/%.txt pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
@@ -50,6 +51,13 @@ lock: .venv/check.installed  ## choose versions anew
 	mkdir -p .venv/node
 	cp tests/node/package.json tests/node/package-lock.json .venv/node
 	cd .venv/node && npm ci --silent --no-audit --no-fund --ignore-scripts
+	touch $@
+
+# The LiteLLM proxy, for the test that protects it: it is skipped without.
+.venv/litellm/installed: requirements/litellm.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv/litellm
+	.venv/litellm/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	.venv/litellm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 # The peer that is measured beside us needs versions of its own.

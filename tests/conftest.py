@@ -14,7 +14,8 @@ from databases import mongo, postgres, redis
 from harness import Clock, Service, open_service
 from issued import ISSUED, note_at_the_source
 
-NODE = Path(__file__).parents[1] / ".venv/node/node_modules"
+ROOT = Path(__file__).parents[1]
+NODE = ROOT / ".venv/node/node_modules"
 _NAMES = {name for setting in SETTINGS for name in setting_names(setting.name)}
 for _name in [name for name in os.environ if name.startswith("AUTHWRIGHT_") or name.removesuffix("_FILE") in _NAMES]:
     del os.environ[_name]
@@ -28,6 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needed = [(marker.args[0], shutil.which(marker.args[0])) for marker in item.iter_markers("program")]
         needed += [(marker.args[0], (NODE / marker.args[0]).exists()) for marker in item.iter_markers("npm")]
+        needed += [(marker.args[0], (ROOT / marker.args[0]).exists()) for marker in item.iter_markers("made")]
         for name, found in needed:
             if not found:
                 if forbidden:

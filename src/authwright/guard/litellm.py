@@ -6,8 +6,7 @@ import os
 from functools import cache
 from typing import Any
 
-from fastapi.exceptions import HTTPException
-from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
 from authwright.domain.errors import Refusal, Unauthenticated
 from authwright.guard.environment import read_environment
@@ -26,7 +25,7 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
 
     With AUTHWRIGHT_GUARD_LIMITS a call costs one unit of the caller's plan, and the proxy is told what the plan allows.
 
-    Raises HTTPException.
+    Raises ProxyException, of which alone the proxy keeps the headers.
     """
     guard, scopes = _guard()
     try:
@@ -38,7 +37,8 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
         await guard.spend(principal, token)
     except Refusal as refusal:
         headers = refusal_headers(refusal, realm=guard.audience)
-        raise HTTPException(refusal.status, refusal.public, headers=headers) from None
+        code, status = refusal.code, refusal.status
+        raise ProxyException(refusal.public, type=code, param=None, code=status, headers=headers) from None
     terms = guard.terms(principal)
     rate = None if terms is None else terms.rate
     return UserAPIKeyAuth(
