@@ -16,6 +16,7 @@ HELP = [
     ("serve",),
     ("init",),
     ("openapi",),
+    ("postman",),
     ("users",),
     ("users", "create"),
     ("clients",),

@@ -320,18 +320,47 @@ def openapi(
 
     Example:  authwright openapi --output openapi.json
     """
-    from authwright.app import DESCRIPTION, create_app
-    from authwright.web.docs import openapi_document
-
-    application = create_app(Settings.dev(database_url="sqlite://"))
-    text = json.dumps(openapi_document(application, description=DESCRIPTION), indent=2, ensure_ascii=False) + "\n"
+    text = _as_json(_document())
     if output is None:
         typer.echo(text, nl=False)
     else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            fail(f"Cannot write {output}: {error.strerror}.")
+        _write(output, text)
+
+
+@app.command()
+def postman(
+    output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
+    base_url: Annotated[str, typer.Option(help="Where the server answers.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Write a collection and an environment for Postman and its command-line runner newman.
+
+    Flows that are checked (log in, predict, refresh, secure data, log out, users), then every request.
+
+    Example:  authwright postman && newman run authwright.postman_collection.json -e authwright.postman_environment.json
+    """
+    from authwright.cli.postman import collection, environment
+
+    _write(output / "authwright.postman_collection.json", _as_json(collection(_document(), base_url=base_url)))
+    _write(output / "authwright.postman_environment.json", _as_json(environment(base_url=base_url)))
+    typer.echo(f"Wrote authwright.postman_collection.json and authwright.postman_environment.json to {output}.")
+
+
+def _document() -> dict[str, Any]:
+    from authwright.app import DESCRIPTION, create_app
+    from authwright.web.docs import openapi_document
+
+    return openapi_document(create_app(Settings.dev(database_url="sqlite://")), description=DESCRIPTION)
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"Cannot write {path}: {error.strerror}.")
 
 
 __all__ = ["EXIT_SETTINGS", "app", "worker"]
