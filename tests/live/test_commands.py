@@ -15,6 +15,7 @@ HELP = [
     ("dev",),
     ("serve",),
     ("init",),
+    ("doctor",),
     ("openapi",),
     ("postman",),
     ("users",),

@@ -14,6 +14,8 @@ import uvicorn
 from rich.console import Console
 
 from authwright.cli import clients, keys, users
+from authwright.cli.doctor import doctor
+from authwright.cli.init import init
 from authwright.cli.log import configure_logs
 from authwright.cli.run import (
     EXIT_SETTINGS,
@@ -24,7 +26,7 @@ from authwright.cli.run import (
     with_server,
     with_store,
 )
-from authwright.config import Settings, SettingsError, new_secret_key, secret_key_problem
+from authwright.config import Settings, SettingsError
 from authwright.web.protocol import Protocol
 
 app = typer.Typer(
@@ -54,6 +56,9 @@ def root(
 app.add_typer(users.app, name="users")
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
+
+app.command()(init)
+app.command()(doctor)
 
 log = structlog.get_logger("authwright")
 _console = Console(stderr=True, highlight=False)
@@ -175,33 +180,6 @@ Try it:
 or open [bold]{url}/docs[/bold] and use Authorize. Stop with Ctrl-C.
 """
     )
-
-
-@app.command()
-def init(
-    path: Annotated[Path, typer.Option(help="The file to write.")] = Path(".env"),
-) -> None:
-    """Write a .env with a new SECRET_KEY, readable by you alone. An existing file is left as it is.
-
-    Example:  authwright init
-    """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        fail(f"{path} exists; it is left as it is.")
-    except OSError as error:
-        fail(f"Cannot write {path}: {error.strerror}.")
-    secret = new_secret_key()
-    while secret_key_problem(secret):
-        secret = new_secret_key()
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        out.write(
-            "# Every other key is encrypted under this one: keep it out of version control, and keep a copy safe.\n"
-            f"SECRET_KEY={secret}\n"
-            "# The https URL under which this server is reached: it stands in every token, and stays.\n"
-            "# AUTHWRIGHT_ISSUER=https://auth.example.com\n"
-        )
-    typer.echo(f"Wrote {path} with a new SECRET_KEY. Set AUTHWRIGHT_ISSUER in it, then: authwright serve")
 
 
 @app.command()

@@ -28,12 +28,12 @@ def fail(message: str, code: int = EXIT_REFUSED) -> NoReturn:
     sys.exit(code)
 
 
-def settings_or_exit(mode: Mode, *, what: str = "", **overrides: Any) -> Settings:
-    """The settings for *mode*, or an end that names every problem. *what* could not be done because of them."""
+def settings_or_exit(mode: Mode, **overrides: Any) -> Settings:
+    """The settings for *mode*, or an end that names every problem."""
     try:
         return load_settings(mode, **overrides)
     except SettingsError as error:
-        fail(f"{what or f'authwright {mode} cannot start'}:\n{error}", EXIT_SETTINGS)
+        fail(f"authwright {mode} cannot start:\n{error}", EXIT_SETTINGS)
 
 
 def open_once(settings: Settings) -> None:
@@ -74,19 +74,27 @@ def remember_dev_port(settings: Settings) -> None:
         (settings.data_path / "port").write_text(str(settings.port), encoding="ascii")
 
 
-def _store_settings() -> Settings:
-    mode = store_mode()
-    what = f"There is no store to work on; this would be the one of `authwright {mode}` (AUTHWRIGHT_MODE chooses)"
-    settings = settings_or_exit(mode, what=what)
+def store_settings() -> Settings:
+    """The settings whose store commands work on. Raises SettingsError."""
+    settings = load_settings(store_mode())
     noted = settings.data_path / "port"
     if settings.is_dev and noted.exists() and (text := noted.read_text(encoding="ascii")).isdigit():
-        return settings_or_exit(mode, port=int(text))
+        return load_settings("dev", port=int(text))
     return settings
+
+
+def _store_settings_or_exit() -> Settings:
+    try:
+        return store_settings()
+    except SettingsError as error:
+        mode = store_mode()
+        what = f"There is no store to work on; this would be the one of `authwright {mode}` (AUTHWRIGHT_MODE chooses)"
+        fail(f"{what}:\n{error}", EXIT_SETTINGS)
 
 
 def with_store(work: Callable[["Store"], Awaitable[T]]) -> T:
     """As `with_server`, but the store is not opened."""
-    settings = _store_settings()
+    settings = _store_settings_or_exit()
     print(f"Store: {settings.database_name} (authwright {settings.mode})", file=sys.stderr)
 
     async def run() -> T:
@@ -100,7 +108,7 @@ def with_store(work: Callable[["Store"], Awaitable[T]]) -> T:
 def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:
     """Open the store, say which, do *work*, close it; refusals become a sentence and exit status 1."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    settings = _store_settings()
+    settings = _store_settings_or_exit()
     print(f"Store: {settings.database_name} (authwright {settings.mode})", file=sys.stderr)
 
     async def run() -> T:
