@@ -9,11 +9,21 @@ from databases import PostgresServer, own_postgres, store_at
 
 
 async def set_read_only(server: PostgresServer, value: str) -> None:
-    """As a standby is, as far as a client can see."""
+    """As a standby is, as far as a client can see: also in that connections end when a server's part changes."""
     connection = await asyncpg.connect(server.url)
     await connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
     await connection.execute("SELECT pg_reload_conf()")
     await connection.close()
+    # The server reads it some time later; connections that are made before do so later still.
+    while True:
+        connection = await asyncpg.connect(server.url)
+        is_so = await connection.fetchval("SHOW default_transaction_read_only") == value
+        if is_so:
+            others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            await connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}")
+        await connection.close()
+        if is_so:
+            return
 
 
 async def where(name: str, *servers: PostgresServer) -> list[bool]:
