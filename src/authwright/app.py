@@ -70,7 +70,7 @@ from authwright.services.verify import Verify
 from authwright.services.whoami import WhoAmI
 from authwright.smtp import Smtp
 from authwright.storage.counter import CounterPage, shared_page
-from authwright.storage.port import IncompatibleStore, OutdatedStore, Store, StoreUnavailable
+from authwright.storage.port import Allowances, IncompatibleStore, OutdatedStore, Store, StoreUnavailable
 from authwright.storage.sql import postgres_store, sqlite_store
 from authwright.storage.sql.copy import copy_database
 from authwright.web.accounts import Accounts, AccountServices, add_accounts
@@ -94,6 +94,7 @@ from authwright.web.users import UserRoutes, add_users
 
 if TYPE_CHECKING:
     from authwright.storage.redis import RedisAllowances
+    from authwright.tracing import Tracing
 
 DESCRIPTION = """Accounts, API clients, tokens that verify locally, and a logout that is honoured at once.
 
@@ -135,6 +136,7 @@ class Server:
         self.plans = self.plan_file.plans
         self.metrics = Metrics()
         self.store, self.counter = _store_of(settings)
+        self.tracing = _tracing_of(settings, self.store)
         secret = settings.secret_key or _development_secret(settings)
         # What was revoked matters to a guard as long as the most lenient of them could take a token.
         leeway, matters = settings.leeway_seconds, MAX_ACCESS_TOKEN_SECONDS + MAX_LEEWAY
@@ -156,7 +158,10 @@ class Server:
         # One process on a file of its own needs to agree with nobody.
         alone = settings.is_sqlite and settings.workers == 1
         self.redis = _redis_of(settings)
-        shared = [] if self.redis is None else [Shared(self.redis, clock, exact=True)]
+        fleet: Allowances | None = self.redis
+        if fleet is not None and self.tracing is not None:
+            fleet = self.tracing.traced(fleet, name="allowances", system="redis")
+        shared = [] if fleet is None else [Shared(fleet, clock, exact=True)]
         shared += [] if alone else [Shared(self.store.allowances, clock, exact=False)]
         self.rates = Rates(clock, *shared)
         self.quotas = Quotas(self.store, self.usage, clock, alone=alone)
@@ -372,6 +377,8 @@ class Server:
             await self.redis.close()
         await self.store.close()
         self.counter.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     async def ready(self) -> None:
         """Return if requests can be answered. Raises StoreUnavailable."""
@@ -409,6 +416,7 @@ class Server:
             openapi_url=None,
             redirect_slashes=False,
             lifespan=lifespan,
+            telemetry={"tracing": False} if self.tracing is None else self.tracing.telemetry(),
         )
         app.state.authwright = self
         brake = Brake(settings.refusal_delay_ms / 1000)
@@ -530,8 +538,8 @@ class Server:
             settings=settings,
             is_open=lambda: self.is_open,
             observe=self.observe,
-            # What an embedding app puts around this one must be passed: then every request takes FastAPI's way.
-            direct=lambda: {} if app.user_middleware else endpoints.direct,
+            # What an embedding app puts around this one must be passed, and FastAPI traces its own way alone.
+            direct=lambda: {} if app.user_middleware or self.tracing else endpoints.direct,
         )
         return app
 
@@ -596,6 +604,18 @@ def _redis_of(settings: Settings) -> "RedisAllowances | None":
 
     name = hashlib.sha256(settings.issuer.encode("utf-8")).hexdigest()[:16]
     return RedisAllowances(settings.redis_url, name=name)
+
+
+def _tracing_of(settings: Settings, store: Store) -> "Tracing | None":
+    """What traces requests and the verbs of *store*, if there is somewhere to send it."""
+    if not settings.otlp_endpoint:
+        return None
+    # Loaded where it is used: the exporter is an extra.
+    from authwright.tracing import Tracing
+
+    tracing = Tracing(settings.otlp_endpoint, version=version("authwright"))
+    tracing.trace(store, system=settings.database_kind)
+    return tracing
 
 
 def _make_private_folder(settings: Settings) -> None:

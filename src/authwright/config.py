@@ -191,6 +191,12 @@ class Settings:
         secret=True,
     )
     mail_from: str = _setting("", _text, "Address that mail comes from: auth@example.com.")
+    otlp_endpoint: str = _setting(
+        "",
+        _text,
+        "Where traces are sent by OTLP over HTTP: `http://collector:4318`. Empty: there are none.",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe log line that is written."
     )
@@ -360,7 +366,7 @@ def settings_problems(settings: Settings) -> list[str]:
             break
     if any(_ORIGIN.fullmatch(origin) is None for origin in settings.cors_origins):
         problems.append("AUTHWRIGHT_CORS_ORIGINS must name origins like https://app.example.com; no path, no '*'.")
-    problems += _mail_problems(settings)
+    problems += _mail_problems(settings) + _trace_problems(settings)
     if settings.is_dev:
         if not settings.loopback:
             problems.append("AUTHWRIGHT_HOST must be a loopback address in dev; use `authwright serve` for others.")
@@ -421,6 +427,16 @@ def _redis_problems(settings: Settings) -> list[str]:
         return ["REDIS_URL must be redis://host:port/number, rediss:// or unix://."]
     if importlib.util.find_spec("redis") is None:
         return ["REDIS_URL is set; install the driver: pip install 'authwright[server,redis]'."]
+    return []
+
+
+def _trace_problems(settings: Settings) -> list[str]:
+    if not settings.otlp_endpoint:
+        return []
+    if re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", settings.otlp_endpoint) is None:
+        return ["OTEL_EXPORTER_OTLP_ENDPOINT must be an http or https URL."]
+    if importlib.util.find_spec("opentelemetry.exporter") is None:
+        return ["OTEL_EXPORTER_OTLP_ENDPOINT is set; install the exporter: pip install 'authwright[server,otel]'."]
     return []
 
 

@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import authwright
 from authwright.config import SettingsError
 from authwright.domain.event import COMMAND_LINE
-from harness import Clock, Service, bearer, development, open_service
+from harness import ORIGIN, Clock, Service, bearer, development, open_service
 
 
 async def test_mounted_in_another_app_it_opens_in_that_apps_lifespan() -> None:
@@ -51,6 +54,23 @@ async def test_mounted_without_its_lifespan_it_answers_503_and_not_500() -> None
     transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1))
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
         assert (await http.get("/auth/me")).status_code == 503
+
+
+async def test_r178_a_traced_app_around_it_learns_no_query() -> None:
+    auth, spans = authwright.create_app(development()), InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    app = FastAPI(telemetry={"tracer_provider": provider})
+    app.mount("/auth", auth)
+    transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1))
+    async with authwright.lifespan(auth), httpx2.AsyncClient(transport=transport, base_url=ORIGIN) as http:
+        assert (await http.get("/auth/reset-password?token=awp_of-a-link")).status_code == 200
+        refused = await http.get("/auth/me")
+    page, me = spans.get_finished_spans()
+    assert page.attributes is not None
+    assert (page.name, page.attributes["url.query"]) == ("GET /auth/{path}", "REDACTED")
+    assert me.context is not None
+    assert refused.json()["trace_id"] == f"{me.context.trace_id:032x}"
 
 
 async def test_two_differently_configured_apps_in_one_process(clock: Clock) -> None:

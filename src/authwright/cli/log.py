@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import structlog
+from opentelemetry.trace import format_trace_id, get_current_span
 from structlog.processors import ExceptionRenderer, format_exc_info
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
@@ -21,6 +22,7 @@ def configure_logs(*, level: str, readable: bool) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _with_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             format_exc_info if readable else _dict_tracebacks,
@@ -32,6 +34,14 @@ def configure_logs(*, level: str, readable: bool) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+
+
+def _with_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Says which trace the line belongs to, if there is one."""
+    context = get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = format_trace_id(context.trace_id)
+    return event
 
 
 def _without_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

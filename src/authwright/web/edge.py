@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
+from opentelemetry.trace import get_current_span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authwright.config import Settings, is_loopback
@@ -18,6 +19,7 @@ from authwright.domain.errors import (
     Unavailable,
 )
 from authwright.web.endpoint import HeaderTable, RawEndpoint, Reply, Stream, refusal_reply
+from authwright.web.errors import current_trace_id
 
 MAX_HEADERS: Final = 32 * 1024
 _FORWARDING: Final = frozenset(
@@ -98,8 +100,14 @@ class Edge:
                 headers += [each for each in self._headers if each[0] not in own]
                 headers.append((b"x-request-id", request_id.encode("ascii")))
                 headers += scope.get("authwright.limits", ())
+                if (trace_id := current_trace_id()) is not None:
+                    # For the line below, which is written when the span has ended.
+                    structlog.contextvars.bind_contextvars(trace_id=trace_id)
             await send(message)
 
+        if "fastapi.telemetry" in scope and scope["query_string"]:
+            # Mounted in an app that is traced: a reset link has its token in the query.
+            get_current_span().set_attribute("url.query", "REDACTED")
         try:
             headers = self._headers
             path = _one_spelling(scope, self._base_path)

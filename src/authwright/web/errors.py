@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
+from opentelemetry.trace import format_trace_id, get_current_span
 from pydantic import BaseModel, ConfigDict, Field
 
 from authwright.domain.errors import Refusal, Unavailable
@@ -27,6 +28,7 @@ class Problem(BaseModel):
     detail: str = Field(examples=["The credentials are not valid."])
     error: str = Field(description="Stable code of the refusal.", examples=["invalid_credentials"])
     request_id: str = Field(description="Stands in the log, too.", examples=["5b1d1f8a0c5e4a0d"])
+    trace_id: str | None = Field(default=None, description="Only where requests are traced.")
 
 
 class OAuthError(BaseModel):
@@ -37,6 +39,7 @@ class OAuthError(BaseModel):
     error: str = Field(examples=["invalid_grant"])
     error_description: str = Field(examples=["The grant is invalid, expired or revoked."])
     request_id: str = Field(examples=["5b1d1f8a0c5e4a0d"])
+    trace_id: str | None = Field(default=None, description="Only where requests are traced.")
 
 
 def render(
@@ -48,14 +51,23 @@ def render(
         refusal = Unavailable(detail=str(refusal))
     elif refusal.detail:
         log.info("refused", error=refusal.code, status=refusal.status, detail=refusal.detail)
+    ids = {"request_id": request_id}
+    if (trace_id := current_trace_id()) is not None:
+        ids["trace_id"] = trace_id
     own = refusal_headers(refusal, realm=realm)
     headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in own.items()]
     media = JSON if oauth else PROBLEM
     headers.append((b"content-type", media.encode("ascii")))
     if oauth:
-        body: dict[str, Any] = {"error": refusal.code, "error_description": refusal.public, "request_id": request_id}
+        body: dict[str, Any] = {"error": refusal.code, "error_description": refusal.public, **ids}
         return refusal.status, body, headers
-    return refusal.status, {**problem(refusal), "request_id": request_id}, headers
+    return refusal.status, {**problem(refusal), **ids}, headers
+
+
+def current_trace_id() -> str | None:
+    """The trace that the current request belongs to, if it is traced (W3C Trace Context, 32 hex digits)."""
+    context = get_current_span().get_span_context()
+    return format_trace_id(context.trace_id) if context.is_valid else None
 
 
 def documented(refusals: Sequence[type[Refusal]], *, oauth: bool) -> Iterator[tuple[int | str, dict[str, Any]]]:

@@ -1,0 +1,120 @@
+"""Traces by OpenTelemetry, off until an exporter is configured: requests by FastAPI's own telemetry, and every verb of
+the store. A span says which route or verb, how long and how it ended; never what was sent, stored or answered.
+"""
+
+import os
+from collections.abc import Callable, MutableMapping
+from inspect import iscoroutinefunction
+from typing import Any, Final
+
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
+
+# Probes tell nothing, and a stream lasts as long as its reader.
+_LEFT_OUT: Final = frozenset({"/health", "/livez", "/readyz", "/metrics", "/revocations"})
+
+
+class _Discreet(SpanProcessor):
+    """Takes queries out of spans before they are exported: a reset link has its token there."""
+
+    def on_start(self, span: Span, parent_context: object = None) -> None:
+        if span.attributes is not None and "url.query" in span.attributes:
+            span.set_attribute("url.query", "REDACTED")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        pass
+
+
+class Tracing:
+    """Sends spans to the OTLP *endpoint* (`http://collector:4318`), in batches and beside the requests.
+
+    The standard OTEL_* variables say the rest: OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER.
+    """
+
+    def __init__(self, endpoint: str, *, version: str) -> None:
+        attributes = {"service.version": version}
+        if not os.environ.get("OTEL_SERVICE_NAME"):
+            attributes["service.name"] = "authwright"
+        self._provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
+        self._provider.add_span_processor(_Discreet())
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("authwright", version)
+
+    def telemetry(self) -> TelemetryConfig:
+        """What FastAPI is told: spans of requests alone; it has no logs or metrics to send (services.metrics has)."""
+        return {
+            "tracer_provider": self._provider,
+            "tracing": True,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": _is_left_out,
+        }
+
+    def trace(self, store: object, *, system: str) -> None:
+        """Put a span around every verb of *store* that a request calls; *system* is its `db.system.name`."""
+        for name, group in list(vars(store).items()):
+            if not name.startswith("_"):
+                setattr(store, name, self.traced(group, name=name, system=system))
+
+    def traced(self, group: Any, *, name: str, system: str) -> Any:
+        """*group*, some verbs of a store, with a span around each."""
+        return _Traced(group, self._tracer, name, system)
+
+    def close(self) -> None:
+        """Send what is left, and stop."""
+        self._provider.shutdown()
+
+
+class _Traced:
+    def __init__(self, group: Any, tracer: Tracer, name: str, system: str) -> None:
+        self._group = group
+        self._tracer = tracer
+        self._name = name
+        self._system = system
+
+    def __getattr__(self, verb: str) -> Any:
+        found = getattr(self._group, verb)
+        if iscoroutinefunction(found):
+            found = self._with_span(verb, found)
+            # From now on it is found without coming here.
+            self.__dict__[verb] = found
+        return found
+
+    def _with_span(self, verb: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        attributes = {
+            "db.system.name": self._system,
+            "db.collection.name": self._name,
+            "db.operation.name": verb,
+        }
+
+        async def spanned(*given: Any, **named: Any) -> Any:
+            # What goes on beside the requests would be a trace of its own, several times a second.
+            if not get_current_span().get_span_context().is_valid:
+                return await work(*given, **named)
+            with self._tracer.start_as_current_span(
+                f"{self._name}.{verb}",
+                kind=SpanKind.CLIENT,
+                attributes=attributes,
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span:
+                try:
+                    return await work(*given, **named)
+                except Exception as error:
+                    # What it says may hold what was stored.
+                    span.set_attribute("error.type", type(error).__qualname__)
+                    span.set_status(StatusCode.ERROR)
+                    raise
+
+        return spanned
+
+
+def _is_left_out(scope: MutableMapping[str, Any]) -> bool:
+    return scope["path"] in _LEFT_OUT

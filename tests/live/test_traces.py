@@ -1,0 +1,205 @@
+"""Traces as a collector gets them, by OTLP over HTTP: what they tell, and what they must not."""
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from databases import drop_postgres_database, new_postgres_database
+from issued import ISSUED
+from processes import free_port, production_environment, run, serving
+
+PASSWORD = "a long and unusual passphrase"
+FORM = {"username": "ada", "password": PASSWORD}
+
+
+@dataclass
+class Span:
+    name: str
+    kind: int
+    trace_id: str
+    span_id: str
+    parent_id: str
+    failed: bool
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Collector:
+    port: int = 0
+    service: dict[str, Any] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    received: bytes = b""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def take(self, body: bytes) -> None:
+        self.received += body
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.service = values(resource.resource.attributes)
+            self.spans += [
+                Span(
+                    span.name,
+                    span.kind,
+                    span.trace_id.hex(),
+                    span.span_id.hex(),
+                    span.parent_span_id.hex(),
+                    span.status.code == 2,
+                    values(span.attributes),
+                )
+                for scope in resource.scope_spans
+                for span in scope.spans
+            ]
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+
+def values(attributes: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            assert self.path == "/v1/traces"
+            collector.take(gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
+            self.send_response_only(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        collector.port = server.server_address[1]
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield collector
+        server.shutdown()
+
+
+@pytest.fixture
+async def database_url(postgres_server: str) -> Any:
+    url = await new_postgres_database(postgres_server)
+    yield url
+    await drop_postgres_database(postgres_server, url)
+
+
+async def test_a_request_is_a_trace_with_what_the_database_and_redis_did(
+    tmp_path: Path, database_url: str, redis_server: str
+) -> None:
+    port = free_port()
+    with collecting() as collector:
+        env = production_environment(
+            port, DATABASE_URL=database_url, REDIS_URL=redis_server, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url
+        )
+        (tmp_path / "plans.toml").write_text('[free]\npermissions = []\nrate = "600/minute"\n')
+        env["AUTHWRIGHT_PLANS"] = str(tmp_path / "plans.toml")
+        assert run(tmp_path, "migrate", **env).returncode == 0
+        with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
+            http.post("/register", json=FORM)
+            login = http.post("/login", data=FORM).json()
+            ours = "4bf92f3577b34da6a3ce929d0e0e4736"
+            headers = {"authorization": f"Bearer {login['access_token']}"}
+            told = http.get("/me", headers={**headers, "traceparent": f"00-{ours}-00f067aa0ba902b7-01"})
+            assert told.status_code == 200
+            refreshed = http.post("/refresh-token", json={"refresh_token": login["refresh_token"]})
+            assert refreshed.status_code == 200
+            refused = http.get("/users/usr_nobody?password=of-nobody", headers=headers)
+            http.get("/health")
+            assert server.stop() in (0, -15)
+        log = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    assert collector.service["service.name"] == "authwright"
+    # A request that somebody else began to trace goes on in that trace.
+    (request,) = [span for span in collector.named("GET /me") if span.trace_id == ours]
+    assert (request.kind, request.parent_id, request.failed) == (2, "00f067aa0ba902b7", False)
+    assert request.attributes["http.response.status_code"] == 200
+    spent = [span for span in collector.spans if span.parent_id == request.span_id]
+    assert {(span.name, span.attributes["db.system.name"]) for span in spent} >= {
+        ("allowances.replace", "redis"),
+        ("users.find", "postgresql"),
+    }
+    (rotated,) = collector.named("sessions.rotate")
+    assert rotated.parent_id == collector.named("POST /refresh-token")[0].span_id
+    assert rotated.attributes["db.operation.name"] == "rotate"
+    # What goes on by itself, and what others ask all the time, makes no traces.
+    begun = {span.trace_id for span in collector.spans if span.kind == 2}
+    assert {span.trace_id for span in collector.spans} == begun
+    assert not collector.named("GET /health")
+    # The trace's id stands in the log and in an error.
+    (line,) = [line for line in log if line["event"] == "request" and line["path"] == "/me"]
+    assert line["trace_id"] == ours
+    assert refused.json()["trace_id"] in {span.trace_id for span in collector.named("GET /users/{username}")}
+
+
+def test_r35_r178_spans_hold_nothing_of_what_was_sent_or_answered(tmp_path: Path) -> None:
+    port = free_port()
+    with collecting() as collector:
+        env = production_environment(port, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        made = run(tmp_path, "users", "create", "--username", "boss-ada", "--admin", stdin=PASSWORD + "\n", **env)
+        assert made.returncode == 0
+        with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
+            http.post("/register", json=FORM)
+            http.post("/login", data={**FORM, "password": "a wrong passphrase of mine"})
+            login = http.post("/login", json={"username": "boss-ada", "password": PASSWORD}).json()
+            headers = {"authorization": f"Bearer {login['access_token']}"}
+            key = http.post("/me/keys", json={"name": "notebook"}, headers=headers).json()["key"]
+            http.get("/me", headers={"authorization": f"Bearer {key}"})
+            created = http.post("/users", json={"username": "grace"}, headers=headers).json()
+            link = created["reset_link"]["url"] if isinstance(created["reset_link"], dict) else created["reset_link"]
+            assert http.get(link).status_code == 200
+            http.post("/token", data={**FORM, "grant_type": "password"})
+            http.post("/refresh-token", json={"refresh_token": login["refresh_token"]})
+            http.post("/introspect", data={"token": key}, headers=headers)
+            http.get("/admin/usage?user=ada", headers=headers)
+            assert server.stop() in (0, -15)
+    text = collector.received
+    assert collector.named("GET /reset-password")[0].attributes["url.query"] == "REDACTED"
+    token = link.partition("token=")[2]
+    for secret in (PASSWORD, "a wrong passphrase of mine", token, key, login["access_token"], login["refresh_token"]):
+        assert secret.encode() not in text
+    ISSUED.search(text, "spans")
+    known = {
+        "client.address",
+        "db.collection.name",
+        "db.operation.name",
+        "db.system.name",
+        "error.type",
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "network.protocol.version",
+        "server.address",
+        "server.port",
+        "url.path",
+        "url.query",
+        "url.scheme",
+    }
+    assert {name for span in collector.spans for name in span.attributes} <= known
+    assert {span.attributes.get("url.query", "REDACTED") for span in collector.spans} == {"REDACTED"}
+
+
+def test_a_collector_that_is_away_costs_nobody_anything(tmp_path: Path) -> None:
+    port = free_port()
+    env = production_environment(port, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
+    with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
+        assert http.post("/register", json=FORM).status_code == 201
+        assert http.post("/login", data=FORM).status_code == 200
+        begun = time.monotonic()
+        assert server.stop() in (0, -15)
+        assert time.monotonic() - begun < 20
