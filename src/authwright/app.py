@@ -36,9 +36,11 @@ from authwright.domain.revocation import Revocations
 from authwright.jose.claims import MAX_LEEWAY
 from authwright.services.analytics import Analytics
 from authwright.services.api_keys import ApiKeys
+from authwright.services.audit import Audit
 from authwright.services.cleanup import Cleanup
 from authwright.services.clients import Clients
 from authwright.services.confirm import Confirm
+from authwright.services.event_push import EventPush
 from authwright.services.events import Events
 from authwright.services.feed import Feed
 from authwright.services.hashing import Hashing
@@ -91,6 +93,7 @@ from authwright.web.revocations import add_revocations
 from authwright.web.samples import add_samples
 from authwright.web.usage import add_usage
 from authwright.web.users import UserRoutes, add_users
+from authwright.webhook import Webhook
 
 if TYPE_CHECKING:
     from authwright.storage.redis import RedisAllowances
@@ -245,6 +248,9 @@ class Server:
         self.lease = Lease(self.store, self.introspect, self.limits, self.usage)
         self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)
+        self.webhook = _webhook_of(settings)
+        self.event_push = EventPush(self.store, self.webhook, time=time.monotonic)
+        self.audit = Audit(self.store, self.keyring, days=settings.events_days, time=time.monotonic)
         self.whoami = WhoAmI(self.store)
         self.predict = Predict()
         self._follower: asyncio.Task[None] | None = None
@@ -359,6 +365,8 @@ class Server:
             group.create_task(self.plan_file.follow())
             group.create_task(self.cleanup.run_regularly(self.clock))
             group.create_task(self.notices.run_regularly(self.clock))
+            group.create_task(self.audit.run_regularly(self.clock))
+            group.create_task(self.event_push.run_regularly(self.clock))
 
     async def _look_around(self) -> None:
         await self.verify.reload_keys(self.clock())
@@ -375,6 +383,8 @@ class Server:
         self.hashing.stop()
         if self.redis is not None:
             await self.redis.close()
+        if self.webhook is not None:
+            await self.webhook.close()
         await self.store.close()
         self.counter.close()
         if self.tracing is not None:
@@ -604,6 +614,14 @@ def _redis_of(settings: Settings) -> "RedisAllowances | None":
 
     name = hashlib.sha256(settings.issuer.encode("utf-8")).hexdigest()[:16]
     return RedisAllowances(settings.redis_url, name=name)
+
+
+def _webhook_of(settings: Settings) -> Webhook | None:
+    if not settings.events_webhook:
+        return None
+    return Webhook(
+        settings.events_webhook, secret=settings.events_webhook_secret, networks=settings.events_webhook_networks
+    )
 
 
 def _tracing_of(settings: Settings, store: Store) -> "Tracing | None":

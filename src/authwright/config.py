@@ -6,6 +6,7 @@ from the same names in `.env`; the environment beats `.env`. There is no module-
 different settings run in one process.
 """
 
+import base64
 import importlib.util
 import ipaddress
 import os
@@ -191,6 +192,16 @@ class Settings:
         secret=True,
     )
     mail_from: str = _setting("", _text, "Address that mail comes from: auth@example.com.")
+    events_days: int = _setting(400, _number(0, 36_500), "Days for which security events are kept. 0: for ever.")
+    events_webhook: str = _setting(
+        "", _text, "Where every security event is POSTed to: an https URL. Empty: nowhere.", secret=True
+    )
+    events_webhook_secret: str = _setting(
+        "", _text, "What these are signed with (Standard Webhooks): `whsec_` and 24 to 64 bytes in base64.", secret=True
+    )
+    events_webhook_networks: tuple[str, ...] = _setting(
+        (), _words, "Networks that the webhook may be in although they are not public: `10.1.0.0/16`."
+    )
     otlp_endpoint: str = _setting(
         "",
         _text,
@@ -366,7 +377,7 @@ def settings_problems(settings: Settings) -> list[str]:
             break
     if any(_ORIGIN.fullmatch(origin) is None for origin in settings.cors_origins):
         problems.append("AUTHWRIGHT_CORS_ORIGINS must name origins like https://app.example.com; no path, no '*'.")
-    problems += _mail_problems(settings) + _trace_problems(settings)
+    problems += _mail_problems(settings) + _trace_problems(settings) + _webhook_problems(settings)
     if settings.is_dev:
         if not settings.loopback:
             problems.append("AUTHWRIGHT_HOST must be a loopback address in dev; use `authwright serve` for others.")
@@ -438,6 +449,36 @@ def _trace_problems(settings: Settings) -> list[str]:
     if importlib.util.find_spec("opentelemetry.exporter") is None:
         return ["OTEL_EXPORTER_OTLP_ENDPOINT is set; install the exporter: pip install 'authwright[server,otel]'."]
     return []
+
+
+def _webhook_problems(settings: Settings) -> list[str]:
+    if not settings.events_webhook:
+        return []
+    problems: list[str] = []
+    try:
+        parts = urlsplit(settings.events_webhook)
+        good = bool(parts.hostname) and parts.port != 0 and not parts.fragment and "@" not in parts.netloc
+        good &= parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    except ValueError:
+        good = False
+    if not good:
+        problems.append("AUTHWRIGHT_EVENTS_WEBHOOK must be an https URL without user and fragment.")
+    prefix, _, encoded = settings.events_webhook_secret.partition("_")
+    try:
+        good = prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except ValueError:
+        good = False
+    if not good:
+        problems.append(
+            "AUTHWRIGHT_EVENTS_WEBHOOK_SECRET is required with a webhook: whsec_ and 24 to 64 bytes in base64; for "
+            'example: echo "whsec_$(openssl rand -base64 32)"'
+        )
+    try:
+        for network in settings.events_webhook_networks:
+            ipaddress.ip_network(network)
+    except ValueError:
+        problems.append("AUTHWRIGHT_EVENTS_WEBHOOK_NETWORKS must name networks like 10.1.0.0/16.")
+    return problems
 
 
 def _serve_problems(settings: Settings) -> list[str]:

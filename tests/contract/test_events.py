@@ -113,3 +113,18 @@ async def test_days_kinds_and_outcomes_are_counted(store: Store) -> None:
         (day + 1, "login", "failure", 1),
         (day + 1, "login", "success", 1),
     ]
+
+
+async def test_events_are_followed_in_order_and_the_oldest_forgotten(store: Store) -> None:
+    for turn in range(5):
+        await store.events.append(event("login", COMMAND_LINE, now=after(NOW, -turn), detail=str(turn)))
+    numbers = [each.number for each in await store.events.after(0, most=100)]
+    assert numbers == sorted(numbers)
+    following = await store.events.after(numbers[1], most=2)
+    assert [(each.number, each.detail) for each in following] == [(numbers[2], "2"), (numbers[3], "3")]
+    assert await store.events.after(numbers[-1], most=9) == []
+    assert [await store.events.forget(through=numbers[2], most=2) for _ in range(3)] == [2, 1, 0]
+    await store.events.append(event("logout", COMMAND_LINE, now=NOW))
+    left = await store.events.after(0, most=100)
+    assert [each.detail for each in left] == ["3", "4", ""]
+    assert left[-1].number > numbers[-1]

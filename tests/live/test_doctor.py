@@ -69,7 +69,7 @@ def test_all_is_well(tmp_path: Path) -> None:
         code, found = doctor(tmp_path, **env)
     assert code == 0
     levels = {about: level for about, (level, _, _) in found.items() if about != "passwords"}
-    assert levels == dict.fromkeys(("settings", "database", "migrations", "keys", "clock", "issuer"), "ok")
+    assert levels == dict.fromkeys(("settings", "database", "migrations", "keys", "clock", "events", "issuer"), "ok")
     # What this machine's build of Argon2 is like is another matter.
     assert "ms of CPU" in found["passwords"][1]
     shown = run(tmp_path, "doctor", "--offline", **env)

@@ -4,24 +4,19 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import Message
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authwright.config import Settings
 from authwright.domain.event import COMMAND_LINE, event
 from authwright.services.notices import GIVE_UP_SECONDS, MailRefused, MailUnavailable, Notices
 from authwright.smtp import Smtp
+from certificates import certificate
 from harness import Service, bearer, development, open_service
 
 
@@ -242,29 +237,11 @@ async def test_two_servers_send_a_notice_once(told: Service, mail: MailServer) -
     assert len(mail.mails) == 1
 
 
-def certificate(folder: Path) -> Path:
-    """A certificate of 127.0.0.1 with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail.example.com")])
-    begin = datetime.now(UTC) - timedelta(minutes=5)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "mail.pem"
-    encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(encoded + made.public_bytes(Encoding.PEM))
-    return file
-
-
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 async def test_mail_goes_over_tls_to_the_server_that_was_named_with_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = certificate(tmp_path)
+    file = certificate(tmp_path, "127.0.0.1")
     theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     theirs.load_cert_chain(file)
     ours = ssl.create_default_context(cafile=file)

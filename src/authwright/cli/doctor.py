@@ -146,6 +146,7 @@ class Examination:
         try:
             self._keys(server)
             await self._clock(server)
+            await self._events(server)
             if server.redis is not None:
                 await self._redis(server.redis)
         finally:
@@ -176,6 +177,14 @@ class Examination:
             self._find("error", "clock", text, "set this machine's clock, and keep it with NTP")
         else:
             self._find("ok", "clock", f"{isoformat(now)}, and nothing on record is later")
+
+    async def _events(self, server: "Server") -> None:
+        verdict = await server.audit.verify()
+        for problem in verdict.problems:
+            remedy = "somebody changed the database: compare with an export (authwright events export) made before"
+            self._find("error", "events", problem, remedy)
+        if not verdict.problems:
+            self._find("ok", "events", f"{verdict.events:,} events; {verdict.sealed:,} are sealed and as they were")
 
     async def _redis(self, redis: "RedisAllowances") -> None:
         try:

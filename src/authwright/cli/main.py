@@ -13,7 +13,7 @@ import typer
 import uvicorn
 from rich.console import Console
 
-from authwright.cli import clients, keys, users
+from authwright.cli import clients, events, keys, users
 from authwright.cli.doctor import doctor
 from authwright.cli.init import init
 from authwright.cli.log import configure_logs
@@ -56,6 +56,7 @@ def root(
 app.add_typer(users.app, name="users")
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
+app.add_typer(events.app, name="events")
 
 app.command()(init)
 app.command()(doctor)

@@ -6,7 +6,7 @@ bounded and cannot start a line or move a terminal's cursor.
 
 from typing import Final, Literal, NamedTuple, get_args
 
-from authwright.domain.instant import Instant
+from authwright.domain.instant import Instant, isoformat
 
 EventKind = Literal[
     "login",
@@ -35,6 +35,8 @@ EventKind = Literal[
     "signing_key_withdrawn",
     "keys_rewrapped",
     "store_restored",
+    "events_sealed",
+    "events_forgotten",
 ]
 EVENT_KINDS: Final[tuple[EventKind, ...]] = get_args(EventKind)
 Outcome = Literal["success", "failure"]
@@ -106,6 +108,13 @@ def event(
         detail,
         tell=tell,
     )
+
+
+def shown(happened: Event) -> dict[str, str | int]:
+    """*happened* with the names of its members, as people and programs are shown it."""
+    members: dict[str, str | int] = {"number": happened.number, **happened._asdict(), "at": isoformat(happened.at)}
+    del members["tell"]
+    return members
 
 
 def harmless(text: str) -> str:

@@ -127,6 +127,11 @@ class Keyring:
             raise RuntimeError("the keyring is not loaded")
         return self._refresh
 
+    @property
+    def seal_key(self) -> bytes:
+        """What security events are sealed with. It stays when `SECRET_KEY` or a signing key is changed."""
+        return derive(self._names, "event seals")
+
     def name_digest(self, name: NameKey) -> NameDigest:
         """What the unique index holds of *name*: without the key a stolen table of names says nothing."""
         return NameDigest(hmac.digest(self._names, name.encode("utf-8"), "sha256"))

@@ -406,13 +406,19 @@ class EventFilter:
 
 
 class Events(Protocol):
-    """Security events: only ever added. Their numbers grow, and are never used twice."""
+    """Security events: only added, until the oldest are forgotten. Their numbers grow, and are never used twice."""
 
     async def append(self, event: Event) -> None:
         """Store an event that belongs to no other change."""
 
     async def list(self, which: EventFilter, *, before: int | None, most: int) -> Sequence[Event]:
         """Events with a number below *before*, newest first; at most *most*."""
+
+    async def after(self, number: int, *, most: int) -> Sequence[Event]:
+        """Events with a number above *number*, oldest first; at most *most*. One with a lower number may come later."""
+
+    async def forget(self, *, through: int, most: int) -> int:
+        """Delete at most *most* with a number up to *through*; how many."""
 
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, EventKind, Outcome, int]]:
         """UTC day (since 1970), kind, outcome and how many."""

@@ -17,7 +17,7 @@ from authwright.domain.errors import (
     Unauthenticated,
     UnknownPlan,
 )
-from authwright.domain.event import Event, EventKind
+from authwright.domain.event import EventKind, shown
 from authwright.domain.instant import MICROSECONDS, Instant, isoformat
 from authwright.domain.plan import DEFAULT_PLAN, Plan, Plans, format_scope, parse_scope
 from authwright.domain.secrets import ApiKeyId, ClientId, SessionId, Subject, UserId
@@ -165,11 +165,6 @@ def _shown_plan(plan: Plan) -> dict[str, object]:
     }
 
 
-def shown_event(event: Event) -> dict[str, Any]:
-    """*event* as answers show it."""
-    return {**event._asdict(), "at": isoformat(event.at)}
-
-
 class AdminRoutes:
     """The routes of this file."""
 
@@ -291,7 +286,7 @@ class AdminRoutes:
         found = await self._events.list(which, before=query.cursor, most=query.limit + 1)
         page = found[: query.limit]
         cursor = page[-1].number if len(found) > len(page) else None
-        return json_reply({"events": [shown_event(event) for event in page], "next": cursor})
+        return json_reply({"events": [shown(event) for event in page], "next": cursor})
 
     async def plans(self, call: Call) -> Reply:
         """The plans there are, what they permit, and how much."""

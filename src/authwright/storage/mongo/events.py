@@ -56,6 +56,14 @@ class MongoEvents:
             wanted["_id"] = {"$lt": before}
         return [_event(each) for each in await self._events.find(wanted, sort=[("_id", -1)], most=most, slow=True)]
 
+    async def after(self, number: int, *, most: int) -> Sequence[Event]:
+        found = await self._events.find({"_id": {"$gt": number}}, sort=[("_id", 1)], most=most, slow=True)
+        return [_event(each) for each in found]
+
+    async def forget(self, *, through: int, most: int) -> int:
+        old = await self._events.find({"_id": {"$lte": through}}, most=most, only=["_id"])
+        return await self._events.delete({"_id": {"$in": [each["_id"] for each in old]}})
+
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, EventKind, Outcome, int]]:
         group = {"day": {"$floor": {"$divide": ["$at", DAY]}}, "kind": "$kind", "outcome": "$outcome"}
         rows = await self._events.aggregate(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, func, insert, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, delete, func, insert, or_, select
 
 from authwright.domain.event import Event, EventKind, Outcome
 from authwright.domain.instant import Instant
@@ -38,6 +38,14 @@ _LIST = compiled(
     .order_by(events.c.number.desc())
     .limit(bindparam("most"))
 )
+_AFTER = compiled(
+    select(*_COLUMNS, events.c.number)
+    .where(events.c.number > bindparam("after"))
+    .order_by(events.c.number)
+    .limit(bindparam("most"))
+)
+_old = select(events.c.number).where(events.c.number <= bindparam("through")).limit(bindparam("most"))
+_FORGET = compiled(delete(events).where(events.c.number.in_(_old)).returning(events.c.number))
 _day = events.c.at.op("/")(DAY)
 _COUNT_BY_DAY = compiled(
     select(_day, events.c.kind, events.c.outcome, func.count())
@@ -78,6 +86,12 @@ class SqlEvents:
             "most": most,
         }
         return [Event(*row) for row in await self._database.report(_LIST, parameters)]
+
+    async def after(self, number: int, *, most: int) -> Sequence[Event]:
+        return [Event(*row) for row in await self._database.report(_AFTER, {"after": number, "most": most})]
+
+    async def forget(self, *, through: int, most: int) -> int:
+        return len(await self._database.write(_FORGET, {"through": through, "most": most}))
 
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, EventKind, Outcome, int]]:
         rows = await self._database.report(_COUNT_BY_DAY, {"since": since})
