@@ -11,8 +11,8 @@ import httpx2
 import pytest
 import structlog
 
-from authwright.cli.log import configure_logs
 from authwright.domain.event import COMMAND_LINE
+from authwright.log import configure_logs
 from authwright.web import edge
 from harness import Clock, Service, bearer, open_service, production
 

@@ -16,7 +16,6 @@ from rich.console import Console
 from authwright.cli import clients, events, keys, users
 from authwright.cli.doctor import doctor
 from authwright.cli.init import init
-from authwright.cli.log import configure_logs
 from authwright.cli.run import (
     EXIT_SETTINGS,
     fail,
@@ -27,6 +26,7 @@ from authwright.cli.run import (
     with_store,
 )
 from authwright.config import Settings, SettingsError
+from authwright.log import configure_logs
 from authwright.web.protocol import Protocol
 
 app = typer.Typer(

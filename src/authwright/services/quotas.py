@@ -173,6 +173,12 @@ class Quotas:
 
         return stored
 
+    def read_again(self) -> None:
+        """Forget what is in the store as well, so that it is read again, with what others counted."""
+        for caller, counted in list(self._counted.items()):
+            if counted.own == counted.stored and not counted.held:
+                del self._counted[caller]
+
     async def follow(self) -> None:
         """Read every FLUSH_SECONDS what other processes counted, and forget who does not call; until cancelled."""
         while True:

@@ -1,0 +1,299 @@
+"""Hosts that run the server for the length of a request: the shipped entries, invoked with events as they are sent."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+
+from authwright.config import SettingsError
+from authwright.serverless import Serverless
+from databases import new_postgres_database, own_postgres
+from harness import production
+from issued import ISSUED
+from processes import environment, free_port, production_environment, run, wait_for
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+HOST = "auth.example.com"
+ISSUER = f"https://{HOST}"
+FORM = {"username": "ada", "password": "a long and unusual passphrase"}
+
+# What Lambda does: the module is loaded once, and nothing runs between two calls of the handler.
+_CONTAINER = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from handler import handler
+print("ready", flush=True)
+for line in sys.stdin:
+    print(json.dumps(handler(json.loads(line), None)), flush=True)
+"""
+
+
+def http_api(method: str, path: str, query: str, headers: dict[str, str], body: str) -> dict[str, Any]:
+    """API Gateway's HTTP API and function URLs (payload format 2.0)."""
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "api-id",
+            "domainName": HOST,
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "192.0.2.1",
+                "userAgent": "agent",
+            },
+            "requestId": "id",
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "22/Nov/2026:10:00:00 +0000",
+            "timeEpoch": 1795341600000,
+        },
+        "body": base64.b64encode(body.encode()).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def rest_api(method: str, path: str, query: str, headers: dict[str, str], body: str) -> dict[str, Any]:
+    """API Gateway's REST API (payload format 1.0)."""
+    pairs = [pair.split("=", 1) for pair in query.split("&") if pair]
+    return {
+        "resource": "/{proxy+}",
+        "path": path,
+        "httpMethod": method,
+        "headers": headers,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()},
+        "queryStringParameters": dict(pairs) or None,
+        "multiValueQueryStringParameters": {name: [value] for name, value in pairs} or None,
+        "requestContext": {
+            "resourcePath": "/{proxy+}",
+            "httpMethod": method,
+            "path": f"/prod{path}",
+            "stage": "prod",
+            "identity": {"sourceIp": "192.0.2.1", "userAgent": "agent"},
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def load_balancer(method: str, path: str, query: str, headers: dict[str, str], body: str) -> dict[str, Any]:
+    """An application load balancer."""
+    return {
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/x/y"}},
+        "httpMethod": method,
+        "path": path,
+        "queryStringParameters": dict(pair.split("=", 1) for pair in query.split("&") if pair),
+        "headers": {**headers, "x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https"},
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+@dataclass
+class Container:
+    process: subprocess.Popen[str]
+    event: Any = http_api
+
+    def invoke(self, event: dict[str, Any]) -> tuple[int, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(event) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        body = answer["body"]
+        text = base64.b64decode(body).decode() if answer.get("isBase64Encoded") else body
+        ISSUED.note_text(text)
+        return answer["statusCode"], json.loads(text)
+
+    def ask(self, method: str, path: str, token: str = "", **body: Any) -> tuple[int, Any]:
+        path, _, query = path.partition("?")
+        headers = {"host": HOST, **({"content-type": "application/json"} if body else {})}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        return self.invoke(self.event(method, path, query, headers, json.dumps(body) if body else ""))
+
+    def login(self) -> Any:
+        headers = {"host": HOST, "content-type": "application/x-www-form-urlencoded"}
+        status, login = self.invoke(self.event("POST", "/login", "", headers, urlencode(FORM)))
+        assert status == 200, login
+        return login
+
+
+class Containers:
+    """Starts containers with one environment, and ends them."""
+
+    def __init__(self, folder: Path, env: dict[str, str], stack: ExitStack) -> None:
+        self.folder = folder
+        self.env = env
+        self._stack = stack
+
+    def start(self, event: Any = http_api) -> Container:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _CONTAINER, DEPLOY / "lambda"],
+            cwd=self.folder,
+            env=environment(**self.env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stack.enter_context((self.folder / "lambda.log").open("a")),
+            text=True,
+        )
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return Container(process, event)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    with own_postgres() as running:
+        yield running
+
+
+@pytest.fixture
+async def containers(tmp_path: Path, server: Any) -> AsyncIterator[Containers]:
+    (tmp_path / "plans.toml").write_text('[free]\npermissions = ["predict"]\nrate = "600/minute"\nquota = "8/day"\n')
+    env = production_environment(
+        8000,
+        AUTHWRIGHT_ISSUER=ISSUER,
+        DATABASE_URL=await new_postgres_database(server.url),
+        AUTHWRIGHT_PLANS=str(tmp_path / "plans.toml"),
+        AUTHWRIGHT_DATA=str(tmp_path / "data"),
+    )
+    assert run(tmp_path, "migrate", **env).returncode == 0
+    with ExitStack() as stack:
+        yield Containers(tmp_path, env, stack)
+
+
+@pytest.mark.parametrize("event", [http_api, rest_api, load_balancer], ids=lambda each: each.__name__)
+async def test_the_handler_serves_what_aws_sends(containers: Containers, event: Any) -> None:
+    container = containers.start(event)
+    assert container.ask("POST", "/register", **FORM)[0] == 201
+    login = container.login()
+    assert container.ask("GET", "/me", login["access_token"])[1]["username"] == "ada"
+    status, predicted = container.ask(
+        "GET", "/predict?sepal_length=6.3&sepal_width=3.3&petal_length=6.0&petal_width=2.5", login["access_token"]
+    )
+    assert (status, predicted["class"]) == (200, "virginica")
+    status, refreshed = container.ask("POST", "/refresh-token", refresh_token=login["refresh_token"])
+    assert status == 200
+    assert container.ask("POST", "/logout", refreshed["access_token"])[0] == 200
+    assert container.ask("GET", "/me", refreshed["access_token"])[0] == 401
+    # Another host's name is not answered there, either.
+    headers = {"host": "evil.example.com"}
+    assert container.invoke(event("GET", "/me", "", headers, ""))[0] == 421
+
+
+async def test_a_logout_is_honoured_by_a_container_that_was_frozen_meanwhile(containers: Containers) -> None:
+    one, other = containers.start(), containers.start()
+    one.ask("POST", "/register", **FORM)
+    login = one.login()
+    for container in (one, other):
+        assert container.ask("GET", "/secure-data", login["access_token"])[0] == 200
+    assert one.ask("POST", "/logout", login["access_token"])[0] == 200
+    assert other.ask("GET", "/secure-data", login["access_token"])[0] == 401
+    # A key that was withdrawn, too.
+    login = other.login()
+    assert one.ask("GET", "/me", login["access_token"])[0] == 200
+    kid = json.loads(run(containers.folder, "keys", "list", "--json", **containers.env).stdout)[0]["kid"]
+    assert run(containers.folder, "keys", "withdraw", kid, **containers.env).returncode == 0
+    for container in (one, other):
+        assert container.ask("GET", "/me", login["access_token"])[0] == 401
+    assert one.ask("GET", "/me", other.login()["access_token"])[0] == 200
+
+
+async def test_what_was_counted_is_stored_with_the_answer_and_shared(containers: Containers) -> None:
+    one, other = containers.start(), containers.start()
+    one.ask("POST", "/register", **FORM)
+    token = one.login()["access_token"]
+    assert [one.ask("GET", "/me", token)[0] for _ in range(3)] == [200] * 3
+    one.process.send_signal(signal.SIGKILL)
+    assert other.ask("GET", "/me/usage", token)[1]["total"] == 3
+    another = containers.start()
+    served = [container.ask("GET", "/me", token)[0] for container in (other, another) * 3]
+    assert served == [200] * 5 + [429]
+
+
+async def test_without_its_database_it_answers_503_and_heals(containers: Containers, server: Any) -> None:
+    container = containers.start()
+    container.ask("POST", "/register", **FORM)
+    token = container.login()["access_token"]
+    server.kill()
+    status, problem = container.ask("GET", "/me", token)
+    assert (status, problem["error"]) == (503, "temporarily_unavailable")
+    server.start()
+    back = time.monotonic()
+    while container.ask("GET", "/me", token)[0] != 200:
+        assert time.monotonic() < back + 5
+
+
+async def test_now_and_then_it_does_what_a_server_does_all_the_time(containers: Containers) -> None:
+    containers.start().ask("POST", "/register", **FORM)
+    told = run(containers.folder, "events", "verify", "--json", **containers.env)
+    assert json.loads(told.stdout) == {"events": 2, "sealed": 1, "problems": []}
+
+
+def test_a_store_in_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="keeps no files"):
+        Serverless(production(tmp_path, issuer=ISSUER))
+
+
+async def test_vercels_entry_is_an_app_whose_lifespan_means_nothing(containers: Containers) -> None:
+    port = free_port()
+    with vercel(containers, port) as base, httpx2.Client(base_url=base) as http:
+        assert http.post("/register", json=FORM).status_code == 201
+        token = http.post("/login", data=FORM).json()["access_token"]
+        assert http.get("/me", headers={"authorization": f"Bearer {token}"}).status_code == 200
+    rewritten = json.loads((DEPLOY / "vercel/vercel.json").read_text())["rewrites"]
+    assert rewritten == [{"source": "/(.*)", "destination": "/api/index"}]
+
+
+@contextmanager
+def vercel(containers: Containers, port: int) -> Iterator[str]:
+    base = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "uvicorn", "index:app", "--app-dir", DEPLOY / "vercel/api", "--port", str(port)]
+    env = environment(**containers.env | {"AUTHWRIGHT_ISSUER": base})
+    with (containers.folder / "vercel.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=containers.folder, env=env, stdout=log, stderr=log)
+    try:
+        wait_for(f"{base}/health")
+        yield base
+    finally:
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM)
+
+
+def test_the_procfile_runs_in_a_runner_of_procfiles(tmp_path: Path) -> None:
+    """As platform hosts do it: the release command once, then the web process on the port that they name."""
+    port = free_port()
+    env = environment(**production_environment(port, PORT=str(port), AUTHWRIGHT_ISSUER=ISSUER))
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    procfile = DEPLOY / "Procfile"
+    release = dict(line.split(": ", 1) for line in procfile.read_text().splitlines())["release"]
+    subprocess.run(release, shell=True, cwd=tmp_path, env=env, check=True, capture_output=True)
+    command = [Path(sys.executable).parent / "honcho", "--app-root", tmp_path, "--procfile", procfile, "start", "web"]
+    with (tmp_path / "honcho.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz")
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "web.1" in (tmp_path / "honcho.log").read_text()
