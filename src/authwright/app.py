@@ -178,7 +178,7 @@ class Server:
             leeway=leeway,
             max_lifetime=MAX_ACCESS_TOKEN_SECONDS,
         )
-        self.revoke.on_restore = lambda: self.verify.load_keys(clock())
+        self.revoke.on_restore = self._restored
         self.tokens = Tokens(
             self.keyring,
             self.plans,
@@ -249,7 +249,7 @@ class Server:
         self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)
         self.webhook = _webhook_of(settings)
-        self.event_push = EventPush(self.store, self.webhook, time=time.monotonic)
+        self.event_push = EventPush(self.store, self.keyring, self.webhook, time=time.monotonic)
         self.audit = Audit(self.store, self.keyring, days=settings.events_days, time=time.monotonic)
         self.whoami = WhoAmI(self.store)
         self.predict = Predict()
@@ -281,6 +281,10 @@ class Server:
             raise
         await self.hashing.start()
         self.is_open = True
+
+    async def _restored(self) -> None:
+        self.audit.restart()
+        await self.verify.load_keys(self.clock())
 
     async def backup(self, target: Path) -> None:
         """Copy the store to *target*, a new file, while it is in use. Raises StoreUnavailable."""
@@ -631,7 +635,7 @@ def _tracing_of(settings: Settings, store: Store) -> "Tracing | None":
     # Loaded where it is used: the exporter is an extra.
     from authwright.tracing import Tracing
 
-    tracing = Tracing(settings.otlp_endpoint, version=version("authwright"))
+    tracing = Tracing(settings.otlp_endpoint, version=version("authwright"), base_path=settings.base_path)
     tracing.trace(store, system=settings.database_kind)
     return tracing
 

@@ -207,6 +207,7 @@ class Settings:
         _text,
         "Where traces are sent by OTLP over HTTP: `http://collector:4318`. Empty: there are none.",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
+        secret=True,
     )
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe log line that is written."
@@ -446,7 +447,11 @@ def _trace_problems(settings: Settings) -> list[str]:
         return []
     if re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", settings.otlp_endpoint) is None:
         return ["OTEL_EXPORTER_OTLP_ENDPOINT must be an http or https URL."]
-    if importlib.util.find_spec("opentelemetry.exporter") is None:
+    try:
+        found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
         return ["OTEL_EXPORTER_OTLP_ENDPOINT is set; install the exporter: pip install 'authwright[server,otel]'."]
     return []
 
@@ -457,7 +462,11 @@ def _webhook_problems(settings: Settings) -> list[str]:
     problems: list[str] = []
     try:
         parts = urlsplit(settings.events_webhook)
-        good = bool(parts.hostname) and parts.port != 0 and not parts.fragment and "@" not in parts.netloc
+        host = parts.hostname or ""
+        form = r"[0-9a-f:.]{2,45}" if "[" in parts.netloc else r"(?=.{1,253}$)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*"
+        named = re.fullmatch(form, host) is not None
+        good = named and parts.port != 0 and not parts.fragment and "@" not in parts.netloc
+        good &= re.fullmatch(r"[!-~]+", settings.events_webhook) is not None
         good &= parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     except ValueError:
         good = False

@@ -85,7 +85,7 @@ class Serverless:
             return
         self._chores_due = loop.time() + CHORES_SECONDS
         await _try("events_not_taken", lambda: server.event_push.push(server.clock))
-        await _try("events_not_sealed", lambda: server.audit.seal(server.clock()))
+        await _try("events_not_sealed", lambda: server.audit.seal(server.clock))
         await _try("events_not_forgotten", lambda: server.audit.forget(server.clock()))
         await _try("cleanup_failed", lambda: server.cleanup.run(server.clock()))
         server.revoke.revocations.forget(server.clock())

@@ -5,6 +5,7 @@ the store. A span says which route or verb, how long and how it ended; never wha
 import os
 from collections.abc import Callable, MutableMapping
 from inspect import iscoroutinefunction
+from threading import Thread
 from typing import Any, Final
 
 from fastapi.telemetry import TelemetryConfig
@@ -16,14 +17,20 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 
 # Probes tell nothing, and a stream lasts as long as its reader.
 _LEFT_OUT: Final = frozenset({"/health", "/livez", "/readyz", "/metrics", "/revocations"})
+_COLLECTOR_SECONDS: Final = 3.0
 
 
 class _Discreet(SpanProcessor):
-    """Takes queries out of spans before they are exported: a reset link has its token there."""
+    """Takes out of spans, before they are exported, where secrets and names stand: a reset link has its token in the
+    query, and `/users/` has names in the path; `http.route` tells which route it was.
+    """
 
     def on_start(self, span: Span, parent_context: object = None) -> None:
-        if span.attributes is not None and "url.query" in span.attributes:
+        attributes = span.attributes or {}
+        if "url.query" in attributes:
             span.set_attribute("url.query", "REDACTED")
+        if "url.path" in attributes:
+            span.set_attribute("url.path", "REDACTED")
 
     def on_end(self, span: ReadableSpan) -> None:
         pass
@@ -35,13 +42,14 @@ class Tracing:
     The standard OTEL_* variables say the rest: OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER.
     """
 
-    def __init__(self, endpoint: str, *, version: str) -> None:
+    def __init__(self, endpoint: str, *, version: str, base_path: str = "") -> None:
+        self._left_out = {f"{prefix}{path}" for path in _LEFT_OUT for prefix in ("", base_path)}
         attributes = {"service.version": version}
         if not os.environ.get("OTEL_SERVICE_NAME"):
             attributes["service.name"] = "authwright"
         self._provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
         self._provider.add_span_processor(_Discreet())
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_COLLECTOR_SECONDS)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("authwright", version)
 
@@ -54,7 +62,7 @@ class Tracing:
             "logs": False,
             "operation_spans": False,
             "auto_configure": False,
-            "exclude": _is_left_out,
+            "exclude": self._is_left_out,
         }
 
     def trace(self, store: object, *, system: str) -> None:
@@ -68,8 +76,13 @@ class Tracing:
         return _Traced(group, self._tracer, name, system)
 
     def close(self) -> None:
-        """Send what is left, and stop."""
-        self._provider.shutdown()
+        """Send what is left, and stop; a collector that does not answer is not waited for."""
+        ending = Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(_COLLECTOR_SECONDS)
+
+    def _is_left_out(self, scope: MutableMapping[str, Any]) -> bool:
+        return scope["path"].rstrip("/") in self._left_out
 
 
 class _Traced:
@@ -114,7 +127,3 @@ class _Traced:
                     raise
 
         return spanned
-
-
-def _is_left_out(scope: MutableMapping[str, Any]) -> bool:
-    return scope["path"] in _LEFT_OUT

@@ -16,7 +16,15 @@ from authwright.services.event_push import NotTaken
 
 SECONDS: Final = 10.0
 """How long the other side may take for its answer."""
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_PUBLIC: Final = ipaddress.ip_network("2000::/3")
+# Special blocks of IANA's registries: protocols, documentation, tests, and those that carry an IPv4 address inside.
+_INSIDE: Final = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+    )
+)
 
 
 class Webhook:
@@ -69,7 +77,7 @@ class Webhook:
                 answer = await self._http.send(request, stream=True)
                 status = answer.status_code
                 await answer.aclose()
-        except (httpx2.HTTPError, TimeoutError, OSError) as error:
+        except (httpx2.HTTPError, TimeoutError, OSError, UnicodeError) as error:
             raise NotTaken(f"{self!r}: {type(error).__name__}") from None
         if not 200 <= status < 300:
             raise NotTaken(f"{self!r}: it answered {status}")
@@ -90,7 +98,8 @@ class Webhook:
             address = address.ipv4_mapped
         if any(address in network for network in self._networks if network.version == address.version):
             return True
-        # Addresses that carry an IPv4 address inside may lead to any of those.
-        if isinstance(address, ipaddress.IPv6Address) and (address.sixtofour or address.teredo or address in _NAT64):
-            return False
-        return address.is_global and not address.is_multicast
+        inside = any(address in each for each in _INSIDE if each.version == address.version)
+        if isinstance(address, ipaddress.IPv6Address):
+            # Public addresses are in 2000::/3 today; an interface named so by ISATAP leads to an IPv4 address.
+            return address in _PUBLIC and not inside and (int(address) >> 32) & 0xFDFFFFFF != 0x5EFE
+        return address.is_global and not address.is_multicast and not inside

@@ -128,3 +128,11 @@ async def test_events_are_followed_in_order_and_the_oldest_forgotten(store: Stor
     left = await store.events.after(0, most=100)
     assert [each.detail for each in left] == ["3", "4", ""]
     assert left[-1].number > numbers[-1]
+
+
+async def test_nobody_holds_a_claim_for_ever(store: Store) -> None:
+    """A claim that was written by hand, or by a clock of another century, is taken over."""
+    assert await store.facts.claim("seal", "one", now=NOW, until=after(NOW, 60))
+    assert not await store.facts.claim("seal", "two", now=NOW, until=after(NOW, 60))
+    assert await store.facts.claim("seal", "one", now=NOW, until=after(NOW, 90_000))
+    assert await store.facts.claim("seal", "two", now=NOW, until=after(NOW, 60))

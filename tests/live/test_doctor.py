@@ -142,6 +142,7 @@ def test_a_rotation_that_was_forgotten(tmp_path: Path, env: dict[str, str]) -> N
         (308, {}, {"Location": "https://elsewhere.example"}, "issuer", "redirect"),
         (200, {"keys": []}, {}, "issuer", "DATABASE_URL"),
         (200, {"keys": []}, {"Date": formatdate(time.time() - 90, usegmt=True)}, "clock", "NTP"),
+        (200, {"keys": []}, {"Date": "garbage"}, "issuer", "DATABASE_URL"),
     ],
 )
 def test_something_else_answers_under_the_issuers_name(
@@ -152,6 +153,17 @@ def test_something_else_answers_under_the_issuers_name(
         assert run(tmp_path, "keys", "list", **env).returncode == 0
         code, found = doctor(tmp_path, **env)
     assert (code, found[about][0], word in found[about][2]) == (1, "error", True), found
+
+
+def test_plans_that_cannot_be_read_and_an_answer_that_cannot_be(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "plans.toml").write_text("nonsense")
+    code, found = doctor(tmp_path, "--offline", **{**env, "AUTHWRIGHT_PLANS": str(tmp_path / "plans.toml")})
+    assert (code, "AUTHWRIGHT_PLANS" in found["settings"][1]) == (1, True)
+    with issuer(200, {"keys": []}, **{"Content-Encoding": "gzip"}) as port:
+        other = production_environment(port)
+        assert run(tmp_path, "keys", "list", **other, AUTHWRIGHT_DATA="other").returncode == 0
+        code, found = doctor(tmp_path, **other, AUTHWRIGHT_DATA="other")
+    assert found["issuer"][0] == "warning"
 
 
 def test_what_is_only_worth_a_warning(tmp_path: Path, env: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     async def seal() -> int:
         server = Server(load_settings("serve", environ=env, dotenv=None))
         await server.open()
-        sealed = await server.audit.seal(server.clock())
+        sealed = await server.audit.seal(server.clock)
         await server.close()
         return sealed
 

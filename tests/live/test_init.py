@@ -93,7 +93,9 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
     text = unit.read_text()
     assert f"WorkingDirectory={tmp_path}\n" in text
-    assert f"ExecStart={COMMAND.resolve()} serve " in text or f"ExecStart={COMMAND} serve " in text
+    assert f"ExecStart={COMMAND} serve " in text
+    # Nobody runs it as root, whoever wrote it.
+    assert ("User=root" in text, "User=" in text) == (False, True)
     # What it says about exposure is a figure of its own; unprotected services have 9.6.
     told = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=25", unit],
@@ -103,6 +105,21 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
         timeout=60,
     )
     assert told.returncode == 0, told.stdout[-500:]
+
+
+def test_a_module_that_is_run_names_the_command_and_odd_folders_are_refused(tmp_path: Path) -> None:
+    odd = tmp_path / "a folder"
+    odd.mkdir()
+    done = run(odd, "init", "--run", "systemd")
+    assert (done.returncode, list(odd.iterdir())) == (2, [])
+    (tmp_path / "100%").mkdir()
+    command = [sys.executable, "-m", "authwright", "init", "--run", "systemd"]
+    subprocess.run(
+        command, cwd=tmp_path / "100%", env=environment(), check=True, capture_output=True, stdin=subprocess.DEVNULL
+    )
+    text = (tmp_path / "100%/authwright.service").read_text()
+    assert f"ExecStart={COMMAND} serve " in text
+    assert f"WorkingDirectory={tmp_path}/100%%\n" in text
 
 
 def test_the_compose_file_starts_what_it_names_and_holds_no_secret(tmp_path: Path) -> None:
@@ -117,6 +134,10 @@ def test_the_compose_file_starts_what_it_names_and_holds_no_secret(tmp_path: Pat
     assert server["environment"]["DATABASE_URL"].startswith("postgresql://authwright:${POSTGRES_PASSWORD}@postgres/")
     assert (server["read_only"], server["cap_drop"], server["ports"]) == (True, ["ALL"], ["127.0.0.1:8000:8000"])
     assert "{{" not in text
+    # Nothing is fetched by a name that somebody else could have.
+    assert (server["image"], "pip install" in text) == ("authwright", False)
+    gateway = yaml.safe_load(text)["networks"]["default"]["ipam"]["config"][0]["gateway"]
+    assert server["environment"]["FORWARDED_ALLOW_IPS"] == gateway
     # The settings are those of a server that starts.
     given = {**written, **server["environment"], "DATABASE_URL": "", "AUTHWRIGHT_MODE": "serve"}
     given.pop("POSTGRES_PASSWORD")

@@ -247,7 +247,7 @@ async def test_without_its_database_it_answers_503_and_heals(containers: Contain
 async def test_now_and_then_it_does_what_a_server_does_all_the_time(containers: Containers) -> None:
     containers.start().ask("POST", "/register", **FORM)
     told = run(containers.folder, "events", "verify", "--json", **containers.env)
-    assert json.loads(told.stdout) == {"events": 2, "sealed": 1, "problems": []}
+    assert json.loads(told.stdout) == {"events": 2, "sealed": 1, "problems": [], "remarks": []}
 
 
 def test_a_store_in_a_file_is_refused(tmp_path: Path) -> None:

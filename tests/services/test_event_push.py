@@ -91,7 +91,7 @@ def steady() -> list[float]:
 
 @pytest.fixture
 def push(service: Service, hook: Webhook, steady: list[float]) -> EventPush:
-    return EventPush(service.server.store, hook, time=lambda: steady[0])
+    return EventPush(service.server.store, service.server.keyring, hook, time=lambda: steady[0])
 
 
 async def happen(service: Service, times: int) -> None:
@@ -137,15 +137,53 @@ async def test_what_was_not_taken_is_sent_again_with_the_same_id(
     assert len({headers["webhook-id"] for headers, _ in taker.taken}) == 1
 
 
+async def test_a_message_that_was_begun_is_sent_again_as_it_was(
+    service: Service, push: EventPush, hook: Webhook, taker: Taker
+) -> None:
+    """Also by another process, and although more has happened: who took it without our knowing it knows it again."""
+    taker.answers = [503]
+    await happen(service, 2)
+    with pytest.raises(NotTaken):
+        await push.push(service.clock)
+    await happen(service, 1)
+    service.clock.advance(31)
+    other = EventPush(service.server.store, service.server.keyring, hook, time=lambda: 0.0)
+    assert await other.push(service.clock) == 3
+    assert taker.numbers == [[1, 2], [1, 2], [3]]
+    first, again, more = [headers["webhook-id"] for headers, _ in taker.taken]
+    assert (first == again, first == more) == (True, False)
+
+
+@pytest.mark.parametrize("noted", ["3 3", "3 3 00", "abc", "9" * 5000, "99999999999999999999 1 x"])
+async def test_nobody_without_the_key_says_what_was_taken(
+    service: Service, push: EventPush, taker: Taker, noted: str
+) -> None:
+    await happen(service, 3)
+    assert await push.push(service.clock) == 3
+    await service.server.store.facts.replace("events_pushed", noted)
+    await happen(service, 1)
+    # All of it once more, and nothing left out.
+    assert await push.push(service.clock) == 4
+
+
+async def test_large_events_go_in_messages_that_can_be_taken(service: Service, push: EventPush, taker: Taker) -> None:
+    for _ in range(5):
+        await service.server.store.events.append(
+            event("logout", COMMAND_LINE, now=service.clock(), detail="x" * 200_000)
+        )
+    assert await push.push(service.clock) == 5
+    assert max(len(body) for _, body in taker.taken) < 500_000
+
+
 async def test_two_processes_send_each_event_once(
     service: Service, push: EventPush, hook: Webhook, taker: Taker
 ) -> None:
-    other = EventPush(service.server.store, hook, time=lambda: 0.0)
+    other = EventPush(service.server.store, service.server.keyring, hook, time=lambda: 0.0)
     await happen(service, 5)
     assert await push.push(service.clock) == 5
     await happen(service, 5)
     assert await other.push(service.clock) == 0
-    service.clock.advance(121)
+    service.clock.advance(31)
     assert await other.push(service.clock) == 5
     assert taker.numbers == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
 
@@ -194,6 +232,18 @@ async def test_after_a_restore_it_goes_on_with_the_restore(service: Service, pus
         "64:ff9b::a9fe:a9fe",
         "2002:7f00:1::",
         "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        "64:ff9b:1::a00:1",
+        "fec0::1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "2606:4700::5efe:10.0.0.1",
+        "2606:4700::200:5efe:10.0.0.1",
+        "3fff::1",
+        "5f00::1",
+        "2001:db8::1",
+        "192.0.0.8",
+        "192.88.99.1",
+        "198.18.0.1",
     ],
 )
 async def test_no_address_inside_is_asked_whatever_the_name_says(
@@ -273,6 +323,12 @@ async def test_nobody_answers(service: Service) -> None:
     [
         ({"events_webhook": "http://hooks.example.com/"}, "https"),
         ({"events_webhook": "https://user:word@hooks.example.com/"}, "without user"),
+        ({"events_webhook": "https://host\t/x"}, "https"),
+        ({"events_webhook": "https://a/\x7f"}, "https"),
+        ({"events_webhook": "https://[v1.a]/"}, "https"),
+        ({"events_webhook": "https://\u2603.example/"}, "https"),
+        ({"events_webhook": "https://x..y/"}, "https"),
+        ({"events_webhook": f"https://{'x' * 64}.example/"}, "https"),
         ({"events_webhook": "https://hooks.example.com/", "events_webhook_secret": ""}, "whsec_"),
         ({"events_webhook_secret": "whsec_c2hvcnQ="}, "24 to 64 bytes"),
         ({"events_webhook_networks": ("10.0.0.0/33",)}, "NETWORKS"),

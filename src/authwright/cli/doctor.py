@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -125,7 +125,12 @@ class Examination:
         if file is not None and not file.exists():
             self._find("warning", "database", f"{name} does not exist yet", f"authwright {settings.mode} makes it")
             return
-        server = Server(settings)
+        try:
+            server = Server(settings)
+        except SettingsError as error:
+            for problem in error.problems:
+                self._find("error", "settings", problem)
+            return
         try:
             if missing := await server.store.migrate(check=True):
                 self._find("error", "migrations", f"{len(missing)} to do in {name}", "authwright migrate")
@@ -179,11 +184,14 @@ class Examination:
             self._find("ok", "clock", f"{isoformat(now)}, and nothing on record is later")
 
     async def _events(self, server: "Server") -> None:
-        verdict = await server.audit.verify()
+        verdict = await server.audit.verify(server.clock())
         for problem in verdict.problems:
             remedy = "somebody changed the database: compare with an export (authwright events export) made before"
             self._find("error", "events", problem, remedy)
-        if not verdict.problems:
+        for remark in verdict.remarks:
+            remedy = "let a server run, which seals once a minute; look whether its log has events_not_sealed"
+            self._find("warning", "events", remark, remedy)
+        if not verdict.problems and not verdict.remarks:
             self._find("ok", "events", f"{verdict.events:,} events; {verdict.sealed:,} are sealed and as they were")
 
     async def _redis(self, redis: "RedisAllowances") -> None:
@@ -201,7 +209,7 @@ class Examination:
         begun = time.time()
         try:
             answer = httpx2.get(where, timeout=_ASK_SECONDS)
-        except httpx2.TransportError as error:
+        except httpx2.HTTPError as error:
             text, remedy = (
                 f"{where} cannot be reached from here: {error}",
                 "start the server and its proxy; check the name",
@@ -221,8 +229,8 @@ class Examination:
             self._find("error", "issuer", text, "let the issuer's name lead to servers with this DATABASE_URL alone")
         else:
             self._find("ok", "issuer", f"{where} answers with the keys of this store")
-        if "date" in answer.headers:
-            difference = abs(parsedate_to_datetime(answer.headers["date"]).timestamp() - asked)
+        if (date := parsedate_tz(answer.headers.get("date", ""))) is not None:
+            difference = abs(mktime_tz(date) - asked)
             # The header has whole seconds.
             if difference > settings.leeway_seconds + 1:
                 text = f"the issuer's clock and this machine's differ by {difference:.0f} s"

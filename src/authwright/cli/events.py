@@ -1,6 +1,7 @@
 """authwright events ..."""
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +44,7 @@ def export(
     until: Annotated[str | None, typer.Option(help="Only before this time.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind; may be given more than once.")] = None,
 ) -> None:
-    """Write security events, oldest first: JSON, a line for each.
+    """Write security events, oldest first: JSON, a line for each. Ends where one may still be on its way.
 
     Example:  authwright events export --since 2026-11-01 --output events.jsonl
     """
@@ -60,9 +61,9 @@ def export(
         written = 0
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("events", total=None)
-            async for each in server.audit.follow(after=after):
+            async for each in server.audit.export(server.clock(), after=after):
                 if is_wanted(each):
-                    out.write(json.dumps(shown(each), ensure_ascii=False) + "\n")
+                    out.write(json.dumps(shown(each)) + "\n")
                     written += 1
                 if each.number % _TOLD_EVERY == 0:
                     progress.update(task, completed=each.number)
@@ -72,8 +73,8 @@ def export(
         with_server(lambda server: write(server, sys.stdout))
         return
     try:
-        with output.open("x", encoding="utf-8") as out:
-            output.chmod(0o600)
+        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
             try:
                 written = with_server(lambda server: write(server, out))
             except BaseException:
@@ -97,14 +98,14 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.
     """
 
     async def work(server: Any) -> Any:
-        return await server.audit.verify()
+        return await server.audit.verify(server.clock())
 
     verdict = with_server(work)
     if as_json:
-        typer.echo(json.dumps({"events": verdict.events, "sealed": verdict.sealed, "problems": verdict.problems}))
+        typer.echo(json.dumps(verdict._asdict()))
     else:
-        for problem in verdict.problems:
-            typer.echo(problem)
+        for line in (*verdict.problems, *verdict.remarks):
+            typer.echo(line)
         typer.echo(f"{verdict.events:,} events, {verdict.sealed:,} of them sealed and as they were.")
     if verdict.problems:
         raise typer.Exit(1)

@@ -7,7 +7,6 @@ import secrets
 import shlex
 import sys
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -45,6 +44,8 @@ def init(
         _require_issuer(issuer)
     folder = path.resolve().parent
     extra = folder / _FILES[how] if how in _FILES else None
+    if how == "systemd" and re.fullmatch(r"[\w./%+@~-]+", f"{folder}{_command_path()}") is None:
+        fail("A unit cannot name paths with spaces or quotes; choose another folder.", EXIT_SETTINGS)
     for each in (path, extra):
         if each is not None and each.exists():
             fail(f"{each} exists; it is left as it is.")
@@ -52,9 +53,8 @@ def init(
     typer.echo(f"Wrote {path} with a new SECRET_KEY: keep a copy of it where backups of the database are not.")
     if extra is not None:
         template = resources.files("authwright.cli") / "templates" / extra.name
-        text = template.read_text(encoding="utf-8").format(
-            version=version("authwright"), user=getpass.getuser(), folder=folder, command=_command()
-        )
+        user = _service_user() if how == "systemd" else ""
+        text = template.read_text(encoding="utf-8").format(user=user, folder=_unit_path(folder), command=_command())
         _write(extra, text, mode=0o644)
         typer.echo(f"Wrote {extra}.")
     if admin:
@@ -132,16 +132,35 @@ def _of(how: Run) -> str:
     return "docker compose run --rm authwright" if how == "compose" else "authwright"
 
 
-def _command() -> Path:
-    """The command as a unit has to name it."""
-    return Path(sys.argv[0]).resolve() if re.fullmatch(r".*/authwright", sys.argv[0]) else Path(sys.executable)
+def _service_user() -> str:
+    """Whom the unit runs as: nobody runs it as root."""
+    user = getpass.getuser()
+    return "authwright" if user == "root" else user
+
+
+def _command_path() -> Path:
+    return Path(sys.executable).with_name("authwright")
+
+
+def _command() -> str:
+    """The command as a unit has to name it: that of the environment which runs this."""
+    command = _command_path()
+    return _unit_path(command) if command.is_file() else f"{_unit_path(Path(sys.executable))} -m authwright"
+
+
+def _unit_path(path: Path) -> str:
+    return str(path).replace("%", "%%")
 
 
 def _next_steps(issuer: str | None, how: Run, path: Path) -> str:
+    folder = path.resolve().parent
+    owner = ""
+    if how == "systemd" and getpass.getuser() == "root":
+        owner = f"useradd --system authwright; chown -R authwright {folder}\n"
     start = {
         "by-hand": "authwright serve",
-        "systemd": "sudo cp authwright.service /etc/systemd/system/ && sudo systemctl enable --now authwright",
-        "compose": "docker compose up --detach",
+        "systemd": f"{owner}sudo cp authwright.service /etc/systemd/system/ && sudo systemctl enable --now authwright",
+        "compose": "docker compose up --detach (the image is built as compose.yml says)",
     }[how]
     first = "" if issuer else f"Set AUTHWRIGHT_ISSUER in {path}, then: "
     return f"{first or 'Next: '}{start}\nIs all well? {_of(how)} doctor"

@@ -1,4 +1,4 @@
-"""Security events: who did what, to whom, from where, and how it ended. Rows that are only ever added.
+"""Security events: who did what, to whom, from where, and how it ended. Rows are added, and in the end forgotten.
 
 Nothing that was typed into a secret's place stands in an event, nor a name that was tried: what came from outside is
 bounded and cannot start a line or move a terminal's cursor.
@@ -112,7 +112,12 @@ def event(
 
 def shown(happened: Event) -> dict[str, str | int]:
     """*happened* with the names of its members, as people and programs are shown it."""
-    members: dict[str, str | int] = {"number": happened.number, **happened._asdict(), "at": isoformat(happened.at)}
+    try:
+        at = isoformat(happened.at)
+    except (TypeError, OverflowError):
+        # Somebody has put it there who can write to the database.
+        at = repr(happened.at)
+    members: dict[str, str | int] = {"number": happened.number, **happened._asdict(), "at": at}
     del members["tell"]
     return members
 

@@ -1,77 +1,86 @@
 """A chain of seals over the security events: what was changed, taken away or put in afterwards is seen.
 
 A seal is an event itself. It names a range of numbers, how many events there were in it, the digest of the seal before
-it, and a digest under a key over all of that and over every event of the range. Who can write to the database but has
-not the key cannot make one. The newest events are not sealed yet, and who takes away the end of everything leaves no
-gap: that is what exports are for.
+it, and a digest over all of that and over every event of the range; and it has a code under a key, without which nobody
+makes one. So a seal is believed by itself, and events are believed with their seal. What else the server notes about
+the trail (how far it was sealed, what was forgotten, what was sent on) has a code as well.
 """
 
+import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from authwright.domain.event import Event, EventKind
+from authwright.domain.instant import Instant
 
 SEALED: Final[EventKind] = "events_sealed"
 FORGOTTEN: Final[EventKind] = "events_forgotten"
 NOTHING: Final = "0" * 64
 """The digest of the seal before the first one."""
+MAX_NUMBER: Final = 2**62
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 class Seal(NamedTuple):
-    """The *size* events numbered *first* to *last*; *previous* is the digest of the seal before this one."""
+    """The *size* events numbered *first* to *last*, sealed *at*; *previous* is the digest of the seal before it."""
 
     first: int
     last: int
     size: int
+    at: Instant
     previous: str
     digest: str
 
 
-def seal(key: bytes, events: Sequence[Event], *, first: int, previous: str) -> Seal:
-    """Seal *events*, which are all there are from the number *first* to that of the last of them, in order."""
-    last = events[-1].number
-    return Seal(first, last, len(events), previous, _digest(key, events, first=first, last=last, previous=previous))
+def digest_of(event: Event) -> bytes:
+    """A digest of everything that is kept of *event*, whatever somebody has put into its columns."""
+    kept = json.dumps(event[:-1], separators=(",", ":"), default=repr)
+    return hashlib.sha256(kept.encode("utf-8", "surrogatepass")).digest()
 
 
-def text_of(made: Seal) -> str:
+def seal(events: Iterable[tuple[int, bytes]], *, first: int, at: Instant, previous: str) -> Seal:
+    """Seal *events*, numbers with their `digest_of`: all that there are from the number *first* to the last of them."""
+    digest = hashlib.sha256()
+    last = size = 0
+    for number, each in events:
+        last, size = number, size + 1
+        digest.update(each)
+    digest.update(f"{first} {last} {size} {at} {previous}".encode("ascii"))
+    return Seal(first, last, size, at, previous, digest.hexdigest())
+
+
+def text_of(key: bytes, made: Seal) -> str:
     """*made*, as the detail of its event."""
-    return " ".join(map(str, made))
+    return signed(key, SEALED, *made)
 
 
-def read_seal(text: str) -> Seal | None:
-    """What `text_of` wrote, or None."""
-    parts = text.split(" ")
-    numbers, digests = parts[:3], parts[3:]
-    good = len(parts) == 5 and all(each.isascii() and each.isdigit() and len(each) < 20 for each in numbers)
-    if not good or any(len(each) != 64 for each in digests):
+def read_seal(key: bytes, event: Event) -> Seal | None:
+    """The seal that *event* is, if this server made it."""
+    parts = read_signed(key, SEALED, event.detail, 6)
+    if parts is None or any(_NUMBER.fullmatch(each) is None for each in parts[:4]):
         return None
-    return Seal(int(numbers[0]), int(numbers[1]), int(numbers[2]), digests[0], digests[1])
+    first, last, size, at = map(int, parts[:4])
+    return Seal(first, last, size, Instant(at), parts[4], parts[5]) if last < event.number else None
 
 
-def is_whole(key: bytes, made: Seal, events: Sequence[Event]) -> bool:
-    """Whether *events*, all that there are with the numbers of *made*, are those that were sealed."""
-    again = _digest(key, events, first=made.first, last=made.last, previous=made.previous)
-    return len(events) == made.size and hmac.compare_digest(again, made.digest)
+def signed(key: bytes, purpose: str, *values: object) -> str:
+    """*values* with a code over them, for one *purpose*, as one line of text."""
+    text = " ".join(map(str, values))
+    return f"{text} {_code(key, purpose, text)}"
 
 
-def forgotten_text(key: bytes, through: int) -> str:
-    """The detail of the event that says that all events up to the number *through* were deleted, being old."""
-    return f"{through} {hmac.digest(key, f'{FORGOTTEN} {through}'.encode(), 'sha256').hex()}"
-
-
-def read_forgotten(key: bytes, text: str) -> int | None:
-    """The number that `forgotten_text` was made with, or None if it was not made with this *key*."""
-    number = text.partition(" ")[0]
-    if not (number.isascii() and number.isdigit() and len(number) < 20):
+def read_signed(key: bytes, purpose: str, text: object, count: int) -> list[str] | None:
+    """The *count* values that `signed` made *text* of, or None if it did not."""
+    if not isinstance(text, str) or not text.isascii():
         return None
-    return int(number) if hmac.compare_digest(forgotten_text(key, int(number)), text) else None
+    values, _, code = text.rpartition(" ")
+    parts = values.split(" ")
+    good = len(parts) == count and hmac.compare_digest(code, _code(key, purpose, values))
+    return parts if good else None
 
 
-def _digest(key: bytes, events: Iterable[Event], *, first: int, last: int, previous: str) -> str:
-    digest = hmac.new(key, f"{SEALED} {first} {last} {previous}\n".encode(), "sha256")
-    for event in events:
-        # Everything but `tell`, which is not kept.
-        digest.update(json.dumps(event[:-1], separators=(",", ":")).encode("ascii") + b"\n")
-    return digest.hexdigest()
+def _code(key: bytes, purpose: str, text: str) -> str:
+    return hmac.digest(key, f"{purpose}\n{text}".encode("ascii"), "sha256").hex()

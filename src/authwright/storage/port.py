@@ -30,6 +30,10 @@ NameDigest = NewType("NameDigest", bytes)
 """Keyed digest of a normalised name or address: what the one unique index over both holds."""
 
 
+MAX_CLAIM: Final = 86_400_000_000
+"""Microseconds for which something can be claimed at once."""
+
+
 class StoreUnavailable(Exception):
     """The store did not answer in time, or refused to write. Try again."""
 
@@ -562,7 +566,10 @@ class Facts(Protocol):
         """Set *name* to *value*, whatever it was."""
 
     async def claim(self, name: str, holder: str, *, now: Instant, until: Instant) -> bool:
-        """Take *name* for *holder* until *until*, unless another one holds it at *now*; whether it did. Atomic."""
+        """Take *name* for *holder* until *until*, unless another one holds it at *now*; whether it did. Atomic.
+
+        Who says to hold it for longer than MAX_CLAIM does not.
+        """
 
 
 Record = tuple[str | int | bytes | None, ...]

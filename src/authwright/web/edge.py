@@ -88,13 +88,13 @@ class Edge:
         request_id = f"{random.getrandbits(64):016x}"
         scope["authwright.request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        status = spent = 0
+        status = spent = answered = 0
         route = ""
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], time.perf_counter_ns() - begun
                 headers = message["headers"] = list(message.get("headers", ()))
                 own = {name for name, _ in headers}
                 headers += [each for each in self._headers if each[0] not in own]
@@ -140,6 +140,8 @@ class Edge:
                 raise
             await self._refuse(Refusal(), request_id, send_with_headers)
         finally:
+            if "authwright.stop" in scope:
+                spent = spent or answered
             spent = spent or time.perf_counter_ns() - begun
             self._observe(scope, route, status, spent)
             log.info(

@@ -352,7 +352,10 @@ class RawEndpoint:
             return refusal_reply(refusal, oauth=self.oauth, request_id=call.request_id, realm=self._realm)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (await self.answer(scope, receive)).send(send)
+        reply = await self.answer(scope, receive)
+        if isinstance(reply, Stream):
+            scope["authwright.stop"] = reply.stop
+        await reply.send(send)
 
 
 class Endpoints:

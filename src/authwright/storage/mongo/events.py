@@ -52,8 +52,8 @@ class MongoEvents:
         at = {"$gte": which.since, "$lt": which.until}
         if bounds := {operator: bound for operator, bound in at.items() if bound is not None}:
             wanted["at"] = bounds
-        if before is not None:
-            wanted["_id"] = {"$lt": before}
+        # No number but those that `after` finds, too: others are not ours.
+        wanted["_id"] = {"$lt": 2**63 - 1 if before is None else before}
         return [_event(each) for each in await self._events.find(wanted, sort=[("_id", -1)], most=most, slow=True)]
 
     async def after(self, number: int, *, most: int) -> Sequence[Event]:

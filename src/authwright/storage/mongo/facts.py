@@ -4,6 +4,7 @@ import contextlib
 
 from authwright.domain.instant import Instant
 from authwright.storage.mongo.database import Duplicate, MongoDatabase
+from authwright.storage.port import MAX_CLAIM
 
 
 class MongoFacts:
@@ -26,7 +27,8 @@ class MongoFacts:
         await self._facts.change({"_id": name}, {"$set": {"value": value}}, upsert=True)
 
     async def claim(self, name: str, holder: str, *, now: Instant, until: Instant) -> bool:
-        free = {"_id": name, "$or": [{"until": {"$lte": now}}, {"holder": holder}]}
+        over = [{"until": {"$lte": now}}, {"until": {"$gt": now + MAX_CLAIM}}]
+        free = {"_id": name, "$or": [*over, {"holder": holder}]}
         try:
             # Nothing fits where another one holds it, and a second document of that name cannot be.
             await self._leases.change(free, {"$set": {"holder": holder, "until": until}}, upsert=True)

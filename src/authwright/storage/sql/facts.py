@@ -4,6 +4,7 @@ from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from authwright.domain.instant import Instant
+from authwright.storage.port import MAX_CLAIM
 from authwright.storage.sql.statements import Database, compiled
 from authwright.storage.sql.tables import facts, leases
 
@@ -18,7 +19,11 @@ _CLAIM = compiled(
     .on_conflict_do_update(
         index_elements=["name"],
         set_={"holder": bindparam("holder"), "until": bindparam("until")},
-        where=or_(leases.c.until <= bindparam("now"), leases.c.holder == bindparam("holder")),
+        where=or_(
+            leases.c.until <= bindparam("now"),
+            leases.c.until > bindparam("absurd"),
+            leases.c.holder == bindparam("holder"),
+        ),
     )
     .returning(leases.c.name)
 )
@@ -45,5 +50,5 @@ class SqlFacts:
         await self._database.write(_REPLACE, {"fact": name, "new_value": value})
 
     async def claim(self, name: str, holder: str, *, now: Instant, until: Instant) -> bool:
-        parameters = {"name": name, "holder": holder, "now": now, "until": until}
+        parameters = {"name": name, "holder": holder, "now": now, "absurd": now + MAX_CLAIM, "until": until}
         return bool(await self._database.write(_CLAIM, parameters))
