@@ -23,8 +23,9 @@ bench: .venv/test.installed .venv-peer/installed  ## measure, beside peers in th
 endurance: .venv/test.installed  ## kill the server and its databases under load, for an hour
 	$(BIN)/python tests/endurance.py $(ARGS)
 
-docs: .venv/run.installed  ## write the pages that are read off the code
+docs: .venv/docs.installed  ## write the pages that are read off the code, and the site into .site
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/site.py
 
 train: .venv/train.installed  ## train the sample model again and write its card
 	$(BIN)/python -m authwright.ml.train
@@ -36,7 +37,7 @@ COMPILE := $(BIN)/uv --no-config pip compile --quiet --upgrade --universal --pyt
 lock: .venv/check.installed  ## choose versions anew
 	$(COMPILE) --extra all --group build --group check --group test --output-file requirements/check.txt pyproject.toml
 	$(COMPILE) --extra all --group build --constraint requirements/check.txt --output-file requirements/run.txt pyproject.toml
-	for set in test train; do $(COMPILE) --extra all --group build --group $$set \
+	for set in test train docs; do $(COMPILE) --extra all --group build --group $$set \
 		--constraint requirements/check.txt --output-file requirements/$$set.txt pyproject.toml || exit 1; done
 	$(COMPILE) --output-file requirements/peer.txt requirements/peer.in
 	$(COMPILE) --group build --output-file requirements/litellm.txt pyproject.toml requirements/litellm.in
@@ -71,4 +72,4 @@ lock: .venv/check.installed  ## choose versions anew
 	$(PYTHON) -m venv .venv
 
 clean:  ## remove what make made
-	rm -rf .venv .venv-peer .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-peer .site .mypy_cache .ruff_cache .import_linter_cache

@@ -1,6 +1,7 @@
 """Writes the pages that are read off the code: `make docs`. A test compares them with what is committed."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from authwright.app import DESCRIPTION, create_app
 from authwright.cli.main import app as commands
 from authwright.config import SETTINGS, Settings, setting_names
 from authwright.domain import errors
+from authwright.domain.event import EVENT_KINDS, Event
 from authwright.web.docs import openapi_document
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +135,92 @@ table. `request_id` is in the header `X-Request-Id` and in the log, too. What wa
 """
 
 
+_EVENTS = {
+    "login": "somebody or a program logged in, or tried to; the detail says how",
+    "logout": "a session was ended by whoever had it",
+    "logout_everywhere": "all sessions of a subject were ended",
+    "session_ended": "a session was ended by its owner from another one, or by an administrator",
+    "refresh_reused": "a refresh token was used that had been used before; its session is ended",
+    "store_rolled_back": "a refresh token or a cursor was seen that is ahead of the store",
+    "registered": "somebody made an account",
+    "user_created": "an administrator or a command made an account",
+    "user_changed": "name, address, role or plan were changed; the detail says which",
+    "user_disabled": "an account was disabled",
+    "user_enabled": "an account was enabled",
+    "user_deleted": "an account was deleted",
+    "password_changed": "a password was changed by its owner",
+    "password_confirmed": "the password was asked for once more, before a change, and was wrong or right",
+    "password_reset": "a password was set with a reset link",
+    "reset_link_made": "a reset link was made",
+    "api_key_created": "a user made a key",
+    "api_key_deleted": "a key was deleted",
+    "client_created": "an API client was made",
+    "client_key_rotated": "a client got another key; the one before is not good any more",
+    "client_disabled": "a client was disabled",
+    "client_authenticated": "a client showed a wrong key",
+    "signing_key_rotated": "a signing key was added",
+    "signing_key_withdrawn": "a signing key was withdrawn for ever",
+    "keys_rewrapped": "the stored keys were encrypted under another SECRET_KEY",
+    "store_restored": "a backup was put back",
+    "events_sealed": "the events of a range of numbers were sealed",
+    "events_forgotten": "events up to a number were deleted, being old",
+}
+
+
+def events_page() -> str:
+    rows = "\n".join(f"| `{kind}` | {_EVENTS[kind]} |" for kind in EVENT_KINDS)
+    members = " ".join(f"`{name}`" for name in Event._fields if name != "tell")
+    return f"""{_NOTE}# Events
+
+What is on record of what happened: `GET /admin/events`, `authwright events export` and the webhook show events with the members
+{members}. An event is stored in the transaction of the act itself
+([0012](../decisions/0012-every-act-writes-its-event.md)), and sealed within a minute ([0022](../decisions/0022-seals-are-events.md)).
+
+`outcome` is `success` or `failure`. `actor` did it to `subject`; both are ids (`usr_...`, `cli_...`), `command` for the command line,
+`system` for the server itself, and empty where nobody is known: a name that was tried and does not exist is never on record.
+
+| kind | what happened |
+|---|---|
+{rows}
+"""
+
+
+def llms_txt() -> str:
+    """What the site has, for programs that read it (llmstxt.org)."""
+    pages = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        if page.name in ("README.md", "index.md") or page.parent.name == "decisions":
+            continue
+        title, _, rest = page.read_text(encoding="utf-8").removeprefix(_NOTE).partition("\n")
+        first = (
+            " ".join(rest.strip().partition("\n\n")[0].split())
+            if not rest.strip().startswith(("|", "```", "#"))
+            else ""
+        )
+        first = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", first)
+        address = page.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        pages.append(f"- [{title.removeprefix('# ')}]({address}/): {first}".rstrip(": "))
+    return "\n".join(
+        [
+            "# Authwright",
+            "",
+            "> An auth server and library in Python: accounts, API clients, tokens that verify locally, a logout that every API",
+            "> honours within a second, and plans with limits.",
+            "",
+            "Install the guard, which protects an API, with `pip install authwright`, the server with `authwright[server]`. Try it with",
+            "`authwright dev`; `authwright serve` is for production. Never verify its tokens by hand: use `authwright.guard`.",
+            "",
+            "## Pages",
+            "",
+            *pages,
+            "",
+        ]
+    )
+
+
 PAGES = {
+    "docs/llms.txt": llms_txt,
+    "docs/reference/events.md": events_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/commands.md": commands_page,
     "docs/reference/http.md": http_page,

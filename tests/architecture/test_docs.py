@@ -1,5 +1,6 @@
 """The documentation says what the code says: generated pages, the "Where is ...?" table, links, commands."""
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -58,3 +59,17 @@ def test_locks_carry_digests_and_no_addresses() -> None:
         text = lock.read_text(encoding="utf-8")
         assert "://" not in text
         assert text.count("--hash=sha256:") > text.count("==")
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r": ([\w/.-]+\.md)$", text, re.MULTILINE))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if not page.startswith("decisions/0")} == listed
+
+
+def test_the_skill_for_agents_is_in_the_package_and_names_what_there_is() -> None:
+    text = (ROOT / "src/authwright/SKILL.md").read_text(encoding="utf-8")
+    assert text.startswith("---\nname: authwright\ndescription: ")
+    for module, name in re.findall(r"from (authwright[\w.]*) import (\w+)", text):
+        assert hasattr(importlib.import_module(module), name)

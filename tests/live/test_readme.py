@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import environment, run, serving
+from processes import environment, free_port, run, serving, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +66,52 @@ def test_the_python_of_a_page_runs_block_after_block(page: str, tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         assert "'typ': 'at+jwt'" in done.stdout
         assert done.stdout.endswith("refused\n")
+
+
+@pytest.mark.program("curl")
+def test_the_tutorial_ends_with_a_protected_model_of_ones_own(tmp_path: Path) -> None:
+    """Its files, its API and its commands, with other ports and nothing else changed."""
+    page = (ROOT / "docs/tutorial/protect-your-first-model.md").read_text(encoding="utf-8")
+    port = free_port()
+    api = f"http://127.0.0.1:{port}"
+    with serving(tmp_path, "dev", AUTHWRIGHT_AUDIENCES=api, AUTHWRIGHT_PLANS="") as server:
+
+        def here(text: str) -> str:
+            return text.replace("http://127.0.0.1:8000", server.base).replace("http://127.0.0.1:9000", api)
+
+        written = re.findall(r'^```python title="(\S+)"\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+        assert [name for name, _ in written] == ["model.py", "api.py"]
+        for name, text in written:
+            (tmp_path / name).write_text(here(text))
+        command = [sys.executable, "-m", "uvicorn", "api:app", "--port", str(port)]
+        with (tmp_path / "api.log").open("w") as log:
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+        try:
+            wait_for(f"{api}/docs")
+            script = here("\n".join(re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script],
+                cwd=tmp_path,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        finally:
+            process.terminate()
+            process.wait(20)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "A valid access token is needed" in lines[0]
+    assert '"plan":"free"' in lines[1]
+    assert lines[2] == '{"class":"virginica","for":"grace"}'
+    counted = {status: int(count) for count, status in (line.split() for line in lines[3:5])}
+    # One was spent before; a few seconds give a few back.
+    assert 55 <= counted["200"] <= 64
+    assert counted["200"] + counted["429"] == 65
+    assert '"logged_out"' in lines[5]
+    assert "The token is not valid" in lines[6]
 
 
 _ASKED = """
