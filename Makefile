@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: run test check bench endurance docs train lock clean
+.PHONY: run test check bench endurance docs release audit train lock clean
 
 run: .venv/run.installed  ## start the development server and print what to try
 	$(BIN)/authwright dev --port $(PORT)
@@ -27,6 +27,15 @@ docs: .venv/docs.installed  ## write the pages that are read off the code, and t
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/site.py
 
+release: .venv/release.installed .venv/node/installed  ## what is published, into dist: see CONTRIBUTING.md
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -d dist
+	$(BIN)/cyclonedx-py requirements --output-reproducible --output-file dist/authwright.cdx.json requirements/run.txt
+	.venv/node/node_modules/.bin/openapi-typescript openapi.json --output dist/authwright.d.ts
+
+audit: .venv/release.installed  ## whether a known vulnerability is in what a server runs
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/run.txt
+
 train: .venv/train.installed  ## train the sample model again and write its card
 	$(BIN)/python -m authwright.ml.train
 
@@ -37,7 +46,7 @@ COMPILE := $(BIN)/uv --no-config pip compile --quiet --upgrade --universal --pyt
 lock: .venv/check.installed  ## choose versions anew
 	$(COMPILE) --extra all --group build --group check --group test --output-file requirements/check.txt pyproject.toml
 	$(COMPILE) --extra all --group build --constraint requirements/check.txt --output-file requirements/run.txt pyproject.toml
-	for set in test train docs; do $(COMPILE) --extra all --group build --group $$set \
+	for set in test train docs release; do $(COMPILE) --extra all --group build --group $$set \
 		--constraint requirements/check.txt --output-file requirements/$$set.txt pyproject.toml || exit 1; done
 	$(COMPILE) --output-file requirements/peer.txt requirements/peer.in
 	$(COMPILE) --group build --output-file requirements/litellm.txt pyproject.toml requirements/litellm.in
