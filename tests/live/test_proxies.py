@@ -174,7 +174,7 @@ def test_callers_are_known_by_their_own_address(proxied: Proxied) -> None:
 def test_a_large_body_is_refused_before_it_is_read(proxied: Proxied) -> None:
     with proxied.http() as http:
         try:
-            answer = http.post("/login", content=b"x" * 300_000, headers={"content-type": "text/plain"})
+            answer = http.post("/login", content=b"x" * 300_000, headers={"content-type": "application/json"})
             status = answer.status_code
         except httpx2.TransportError:
             status = 0
