@@ -114,6 +114,57 @@ def test_the_tutorial_ends_with_a_protected_model_of_ones_own(tmp_path: Path) ->
     assert "The token is not valid" in lines[6]
 
 
+@pytest.mark.program("curl")
+def test_an_app_of_the_tutorial_comes_over_with_its_users(tmp_path: Path) -> None:
+    """The page's app, its export, the import, and the app that takes its place; the old tokens are refused by it."""
+    page = (ROOT / "docs/howto/come-from-elsewhere.md").read_text(encoding="utf-8")
+    port = free_port()
+    api = f"http://127.0.0.1:{port}"
+    files = re.findall(r'^```python title="(\S+)"\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    with serving(tmp_path, "dev", AUTHWRIGHT_AUDIENCES=api) as server, server.http() as http:
+        for name, text in files:
+            here = text.replace("http://127.0.0.1:8000", server.base).replace("http://127.0.0.1:9000", api)
+            (tmp_path / name).write_text(here)
+        assert [name for name, _ in files] == ["before.py", "export.py", "after.py"]
+        binaries = Path(sys.executable).parent
+        script = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script.replace(".venv/bin/", f"{binaries}/")],
+            cwd=tmp_path,
+            env=environment(AUTHWRIGHT_MODE="dev"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        form = {"username": "johndoe", "password": "secret", "resource": api}
+        token = http.post("/login", data=form).json()["access_token"]
+        assert http.post("/login", data={**form, "username": "alice"}).status_code == 401
+        code = """
+import sys
+from starlette.testclient import TestClient
+import after, before
+with TestClient(before.app) as old, TestClient(after.app) as new:
+    week = before.create_access_token("johndoe")
+    for app, token in ((old, week), (new, week), (new, sys.argv[1])):
+        answer = app.get("/users/me", headers={"Authorization": f"Bearer {token}"})
+        print(answer.status_code, answer.text if answer.status_code == 200 else "")
+"""
+        asked = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, token],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert asked.stdout.splitlines() == ['200 {"username":"johndoe"}', "401 ", '200 {"username":"johndoe"}'], (
+        asked.stderr
+    )
+
+
 _ASKED = """
 from starlette.testclient import TestClient
 with TestClient({app}) as http:
