@@ -37,9 +37,9 @@ class Serverless:
 
     def __init__(self, settings: Settings | None = None, *, clock: Callable[[], Instant] = system_clock) -> None:
         settings = settings or load_settings("serve")
-        configure_logs(level=settings.log_level, readable=False)
         if settings.is_sqlite:
             raise SettingsError(["DATABASE_URL must be a database server's: a serverless host keeps no files."])
+        configure_logs(level=settings.log_level, readable=False)
         self._server = Server(settings, clock=clock)
         self._app = self._server.make_app()
         self._turn = asyncio.Lock()

@@ -7,6 +7,7 @@ every process goes by itself.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
@@ -41,7 +42,10 @@ AWAY_SECONDS: Final = 1.0
 """For how long a store that did not answer is not asked."""
 # A refusal is good for so long at most: units may come back from another process.
 _REFUSED_SECONDS: Final = 0.2
-_TRIES: Final = 50
+# Less than WAIT_SECONDS: that would say that the store is away.
+_GIVE_UP_SECONDS: Final = 1.6
+_FIRST_PAUSE: Final = 0.0005
+_MOST_PAUSE: Final = 0.05
 _LOOKED_AT_ONCE: Final = 10_000
 
 T = TypeVar("T")
@@ -211,15 +215,21 @@ class Shared:
         known, purse.known = purse.known, None
         if known is None:
             known = await self._store.read(caller)
-        for _ in range(_TRIES):
+        begun, pause = asyncio.get_running_loop().time(), _FIRST_PAUSE
+        while True:
             now = self._clock()
             allowance, answer = decide(settled(known or NEW, rate, now), now)
             done, known = await self._store.replace(caller, known, allowance)
             if done:
                 purse.known = allowance
                 return answer
-        # The store is there: it is this caller whom too many serve at once.
-        raise Unavailable(detail="too many processes change one allowance at once")
+            if asyncio.get_running_loop().time() > begun + _GIVE_UP_SECONDS:
+                # The store is there: it is this caller whom too many serve at once.
+                raise Unavailable(detail="too many processes change one allowance at once")
+            # Who won knows what is stored now, and who lost has to ask: against one that has much to do it would lose
+            # again and again. It waits for a moment in which the other one has not.
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - nothing depends on it
+            pause = min(2 * pause, _MOST_PAUSE)
 
     def _work(self, caller: Subject, purse: _Purse) -> None:
         if purse.working is None:
