@@ -4,10 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from authwright.config import new_secret_key
 from authwright.domain.event import COMMAND_LINE, Origin, Outcome, event
-from authwright.domain.instant import after
+from authwright.domain.instant import Instant, after
 from authwright.domain.notice import notices_of
 from authwright.domain.usage import day_of
+from authwright.services.audit import FORGET_SECONDS, GAP_SECONDS, Audit
+from authwright.services.keys import Keyring, KeyWrap
+from authwright.storage.counter import CounterPage
 from authwright.storage.port import EventFilter, NameTaken, Store
 from records import HASH, NOW, client, name, secret, session, user
 
@@ -136,3 +140,36 @@ async def test_nobody_holds_a_claim_for_ever(store: Store) -> None:
     assert not await store.facts.claim("seal", "two", now=NOW, until=after(NOW, 60))
     assert await store.facts.claim("seal", "one", now=NOW, until=after(NOW, 90_000))
     assert await store.facts.claim("seal", "two", now=NOW, until=after(NOW, 60))
+
+
+async def test_a_trail_is_sealed_and_what_is_taken_out_of_it_is_found(store: Store) -> None:
+    counter = CounterPage(None)
+    wrap = KeyWrap(new_secret_key())
+    keyring = Keyring(store, counter, issuer="https://x.example", alg="ES256", wrap=wrap, keep=300, adopt=False)
+    await keyring.load(NOW)
+    passed = [0.0]
+    audit = Audit(store, keyring, days=30, time=lambda: passed[0])
+
+    async def happen(now: Instant, times: int) -> None:
+        for turn in range(times):
+            await store.events.append(event("login", COMMAND_LINE, now=now, detail=f"{turn} \u00e9"))
+
+    async def settle(now: Instant) -> int:
+        sealed = await audit.seal(lambda: now)
+        # Numbers may be left out.
+        passed[0] += GAP_SECONDS
+        return sealed + await audit.seal(lambda: now)
+
+    await happen(NOW, 5)
+    assert await settle(NOW) == 5
+    later = after(NOW, 40 * 86_400)
+    await happen(later, 3)
+    assert await settle(later) == 4
+    verdict = await audit.verify(later)
+    assert (verdict.events, verdict.sealed, verdict.problems) == (10, 9, [])
+    passed[0] += FORGET_SECONDS
+    assert await audit.forget(later) == 5
+    assert (await audit.verify(later)).problems == []
+    (oldest,) = await store.events.after(0, most=1)
+    assert await store.events.forget(through=oldest.number, most=9) == 1
+    assert len((await audit.verify(later)).problems) == 1
