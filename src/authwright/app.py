@@ -279,12 +279,21 @@ class Server:
         except BaseException:
             await self.store.close()
             raise
-        await self.hashing.start()
+        try:
+            await self.hashing.start()
+        except BaseException:
+            await self.store.close()
+            raise
         self.is_open = True
 
-    async def _restored(self) -> None:
+    async def _restored(self) -> bool:
+        """A backup was put back, it seems: load its keys; whether none of those before is good any more."""
+        now = self.clock()
+        before = {key.record.id for key in self.keyring.signing_keys(now) if key.state != "withdrawn"}
         self.audit.restart()
-        await self.verify.load_keys(self.clock())
+        await self.verify.load_keys(now)
+        after_ = {key.record.id for key in self.keyring.signing_keys(now) if key.state != "withdrawn"}
+        return before.isdisjoint(after_)
 
     async def backup(self, target: Path) -> None:
         """Copy the store to *target*, a new file, while it is in use. Raises StoreUnavailable."""

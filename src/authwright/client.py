@@ -10,12 +10,13 @@
 """
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx2
 
@@ -78,9 +79,11 @@ class Usage:
 class TokenAuth(httpx2.Auth):
     """Logs in at *issuer* with a *client_key*, with *username* and *password*, or goes on with a *refresh_token*.
 
-    Before a token expires, and when it is refused, it is refreshed: once, however many requests need it. Tokens are
-    sent to *issuer*, or with *resource* to that API alone, and never anywhere else: any other request raises
-    ValueError. *on_tokens* is told of new tokens, for a program that wants to keep the refresh token.
+    Before a token expires, and when it is refused, it is refreshed: once, however many requests need it, in any number
+    of threads or in the tasks of one event loop. Tokens are sent to *issuer*, or with *resource* to that API alone, and
+    never anywhere else: any other request raises ValueError. A client that follows redirects would take them along:
+    leave `follow_redirects` off, as it is in httpx2 by default. *on_tokens* is told of new tokens, for a program that
+    wants to keep the refresh token.
 
     Raises AuthwrightError, LoggedOut, and what httpx2 raises.
     """
@@ -98,7 +101,7 @@ class TokenAuth(httpx2.Auth):
         on_tokens: Callable[[Tokens], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        ways = (client_key is not None, username is not None and password is not None, refresh_token is not None)
+        ways = (bool(client_key), username is not None and password is not None, bool(refresh_token))
         if sum(ways) != 1:
             raise ValueError("give a client_key, or a username and a password, or a refresh_token")
         self.issuer = issuer.rstrip("/")
@@ -110,6 +113,7 @@ class TokenAuth(httpx2.Auth):
         self._clock = clock
         self._tokens = Tokens("", refresh_token, 0, "") if refresh_token else None
         self._good_until = 0.0
+        self._ended = AuthwrightError(401, "logged_out", "There is no session.", "", None)
         self._thread_lock = threading.Lock()
         self._task_lock = asyncio.Lock()
 
@@ -172,8 +176,9 @@ class TokenAuth(httpx2.Auth):
         return self._access_token() if self._clock() < self._good_until else None
 
     def _access_token(self) -> str:
-        assert self._tokens is not None
-        return self._tokens.access_token
+        tokens = self._tokens
+        # Another thread may have let go of them.
+        return "" if tokens is None else tokens.access_token
 
     def _renew(self, refused: str | None) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Requests that lead to an access token other than *refused*; none, if somebody else got one meanwhile."""
@@ -190,16 +195,25 @@ class TokenAuth(httpx2.Auth):
             if error.code != "invalid_grant":
                 raise error
             self.forget()
-            if not self._credentials:
-                raise LoggedOut(error.status, error.code, error.text, error.request_id, None)
+            self._ended = error
+        if not self._credentials:
+            ended = self._ended
+            raise LoggedOut(ended.status, ended.code, ended.text, ended.request_id, None)
         response = yield httpx2.Request("POST", f"{self.issuer}/login", json={**self._credentials, **self._asked})
         if response.status_code != 200:
             raise error_of(response)
         self._take(response)
 
     def _take(self, response: httpx2.Response) -> None:
-        told = response.json()
-        tokens = Tokens(told["access_token"], told["refresh_token"], int(told["expires_in"]), told.get("scope", ""))
+        if any(each.has_redirect_location for each in response.history):
+            raise AuthwrightError(response.status_code, "redirected", "The issuer does not redirect.", "", None)
+        try:
+            told = response.json()
+            tokens = Tokens(told["access_token"], told["refresh_token"], int(told["expires_in"]), told.get("scope", ""))
+        except (ValueError, KeyError, TypeError):
+            raise AuthwrightError(
+                response.status_code, "no_tokens", "That was no answer of Authwright.", "", None
+            ) from None
         self._tokens = tokens
         self._good_until = self._clock() + max(tokens.expires_in - REFRESH_SECONDS, tokens.expires_in / 2)
         if self._on_tokens is not None:
@@ -228,7 +242,7 @@ class Client:
 
     def request(self, method: str, url: str, **more: Any) -> httpx2.Response:
         """Ask for *url*, absolute or a path, with a token; *more* as httpx2 takes it. Raises AuthwrightError."""
-        return _checked(self._http.request(method, _at(self._base, url), **more))
+        return _checked(self._http.request(method, _at(self._base, url), **_without_redirects(more)))
 
     def get(self, url: str, **more: Any) -> httpx2.Response:
         """`request` with GET."""
@@ -275,7 +289,7 @@ class AsyncClient:
 
     async def request(self, method: str, url: str, **more: Any) -> httpx2.Response:
         """Ask for *url*, absolute or a path, with a token; *more* as httpx2 takes it. Raises AuthwrightError."""
-        return _checked(await self._http.request(method, _at(self._base, url), **more))
+        return _checked(await self._http.request(method, _at(self._base, url), **_without_redirects(more)))
 
     async def get(self, url: str, **more: Any) -> httpx2.Response:
         """`request` with GET."""
@@ -318,6 +332,12 @@ def error_of(response: httpx2.Response) -> AuthwrightError:
     )
 
 
+def _without_redirects(more: dict[str, Any]) -> dict[str, Any]:
+    if more.get("follow_redirects"):
+        raise ValueError("a redirect is not followed with a token")
+    return more
+
+
 def _checked(response: httpx2.Response) -> httpx2.Response:
     if response.status_code >= 400:
         raise error_of(response)
@@ -348,8 +368,11 @@ def _at(base: str, url: str) -> str:
 def _is_below(url: str, base: str) -> bool:
     asked, own = urlsplit(url), urlsplit(base)
     path = own.path.rstrip("/")
-    below = asked.path in ("", path) or asked.path.startswith(f"{path}/")
-    return _origin(asked) == _origin(own) and below and ".." not in asked.path.split("/")
+    read = unquote(asked.path)
+    below = read in ("", path) or read.startswith(f"{path}/")
+    # Whatever one reader takes for a way up, or for another separator.
+    plain = not re.search(r"%2f|%5c|%25", asked.path, re.IGNORECASE) and not {".", ".."} & set(re.split(r"[/\\]", read))
+    return _origin(asked) == _origin(own) and below and plain
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:

@@ -6,6 +6,7 @@ has to be done now and then is done.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -24,6 +25,8 @@ from authwright.storage.port import IncompatibleStore, StoreUnavailable
 from authwright.web.endpoint import refusal_reply
 
 CHORES_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 3.0
+"""How long an answer may be held up by what has to be done after it; the rest is done after another one."""
 
 log = structlog.get_logger("authwright.serverless")
 
@@ -50,8 +53,21 @@ class Serverless:
             await _acknowledge(receive, send)
             return
         if await self._is_informed():
-            await self._app(scope, receive, send)
-            await self._settle(changes=scope.get("method") not in ("GET", "HEAD", "OPTIONS"))
+            last: list[Message] = []
+
+            async def hold_the_end(message: Message) -> None:
+                # With the end of the answer the process may be frozen.
+                if message["type"] == "http.response.body" and not message.get("more_body", False):
+                    last.append(message)
+                else:
+                    await send(message)
+
+            try:
+                await self._app(scope, receive, hold_the_end)
+            finally:
+                await self._settle(changes=scope.get("method") not in ("GET", "HEAD", "OPTIONS"))
+                for message in last:
+                    await send(message)
         else:
             # Whether a token was revoked cannot be told.
             realm = self._server.settings.issuer
@@ -76,6 +92,12 @@ class Serverless:
     async def _settle(self, *, changes: bool) -> None:
         """Leave nothing behind that only this process knows; mail follows a request that *changes* something."""
         server = self._server
+        # Somebody waits for the answer.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._settle_all(server, changes=changes)
+
+    async def _settle_all(self, server: Server, *, changes: bool) -> None:
         await _try("usage_not_stored", server.usage.flush)
         await _try("leases_not_returned", server.rates.close)
         if changes and server.settings.smtp_url:
@@ -96,6 +118,8 @@ async def _try(failure: str, work: Callable[[], Awaitable[object]]) -> None:
         await work()
     except (StoreUnavailable, NotTaken, MailUnavailable) as error:
         log.error(failure, detail=str(error))
+    except TimeoutError:
+        raise
     except Exception:
         log.exception(failure)
 

@@ -108,8 +108,11 @@ async def test_a_session_that_was_ended_is_begun_anew_if_it_can_be(service: Serv
         async with other:
             with pytest.raises(LoggedOut) as ended:
                 await other.me()
-        assert (ended.value.code, ended.value.status) == ("invalid_grant", 400)
-        assert ended.value.request_id
+            assert (ended.value.code, ended.value.status) == ("invalid_grant", 400)
+            assert ended.value.request_id
+            # And the next time, too: nobody is asked to log in without anything to log in with.
+            with pytest.raises(LoggedOut):
+                await other.me()
 
 
 async def test_a_kept_refresh_token_goes_on_with_its_session(service: Service, transport: Counted) -> None:
@@ -191,7 +194,14 @@ async def test_a_token_for_an_api_is_sent_to_that_api_alone(service: Service) ->
     async with client_of(service, Both(service), username="bholay", password="test123", resource=API) as auth:
         for url in ("/predict", API, f"{API}/x?y=1"):
             await auth.get(url)
-        for url in ("https://api.example.com/", "https://api.example.com/models2", f"{API}/../admin", f"{ORIGIN}/me"):
+        for url in (
+            "https://api.example.com/",
+            "https://api.example.com/models2",
+            f"{API}/../admin",
+            f"{API}/%2e%2e/admin",
+            f"{API}%2f..",
+            f"{ORIGIN}/me",
+        ):
             with pytest.raises(ValueError, match="is not sent to"):
                 await auth.get(url)
         await auth.logout()
@@ -295,3 +305,33 @@ async def test_what_an_api_streams_is_not_read_before_it_is_wanted(service: Serv
             async for some in answer.aiter_bytes():
                 assert some.startswith(b"token")
                 break
+
+
+@pytest.mark.parametrize(
+    "body", [b"no json", b"[]", b"{}", b'{"access_token": 1, "refresh_token": 2, "expires_in": "x"}']
+)
+async def test_an_answer_that_is_none_is_an_error_of_ours(service: Service, body: bytes) -> None:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=body))
+    async with client_of(service, transport) as auth:
+        with pytest.raises(AuthwrightError) as refused:
+            await auth.me()
+    assert refused.value.code == "no_tokens"
+
+
+async def test_redirects_are_not_followed_with_a_token(service: Service, transport: Counted) -> None:
+    async with client_of(service, transport) as auth:
+        with pytest.raises(ValueError, match="redirect"):
+            await auth.get("/me", follow_redirects=True)
+
+    def elsewhere(request: httpx2.Request) -> httpx2.Response:
+        if str(request.url) == f"{ORIGIN}/login":
+            return httpx2.Response(307, headers={"location": "https://evil.example/login"})
+        return httpx2.Response(200, json={"access_token": "x", "refresh_token": "y", "expires_in": 9})
+
+    auth_of = TokenAuth(ORIGIN, username="bholay", password="test123")
+    async with httpx2.AsyncClient(
+        auth=auth_of, transport=httpx2.MockTransport(elsewhere), follow_redirects=True
+    ) as http:
+        with pytest.raises(AuthwrightError) as refused:
+            await http.get(f"{ORIGIN}/me")
+    assert refused.value.code == "redirected"

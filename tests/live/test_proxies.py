@@ -223,7 +223,15 @@ def test_caddy_protects_an_api_that_knows_no_tokens(tmp_path: Path) -> None:
         with proxied.http() as http:
             http.post("/register", json=FORM)
             token = http.post("/login", data=FORM).json()["access_token"]
-        spoofed = ("X-Auth-Subject", "X-Auth-Roles", "X_Auth_Subject", "X-Forwarded-User", "Remote-User", "X-Real-IP")
+        spoofed = (
+            "X-Auth-Subject",
+            "X-Auth-Roles",
+            "X_Auth_Subject",
+            "X-Auth_Subject",
+            "Remote_User",
+            "Remote-User",
+            "X-Real-IP",
+        )
         headers = {"authorization": f"Bearer {token}", "x-api-key": "", **dict.fromkeys(spoofed, "root")}
         refused = api.get("/models", headers=dict.fromkeys(spoofed, "root"))
         assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")

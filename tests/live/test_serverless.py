@@ -100,7 +100,7 @@ def load_balancer(method: str, path: str, query: str, headers: dict[str, str], b
         "httpMethod": method,
         "path": path,
         "queryStringParameters": dict(pair.split("=", 1) for pair in query.split("&") if pair),
-        "headers": {**headers, "x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https"},
+        "headers": {**headers, "x-forwarded-for": "203.0.113.9, 192.0.2.1", "x-forwarded-proto": "https"},
         "body": body,
         "isBase64Encoded": False,
     }
@@ -188,6 +188,8 @@ async def test_the_handler_serves_what_aws_sends(containers: Containers, event: 
     assert container.ask("POST", "/register", **FORM)[0] == 201
     login = container.login()
     assert container.ask("GET", "/me", login["access_token"])[1]["username"] == "ada"
+    (session,) = container.ask("GET", "/me/sessions", login["access_token"])[1]["sessions"]
+    assert session["address"] == "192.0.2.1"
     status, predicted = container.ask(
         "GET", "/predict?sepal_length=6.3&sepal_width=3.3&petal_length=6.0&petal_width=2.5", login["access_token"]
     )

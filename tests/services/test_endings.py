@@ -258,3 +258,16 @@ async def test_the_follower_survives_whatever_fails(service: Service, monkeypatc
     following = asyncio.create_task(service.server.revoke.follow(service.clock, look_around))
     await asyncio.wait_for(done.wait(), 5)
     following.cancel()
+
+
+async def test_an_epoch_that_somebody_wrote_takes_back_no_revocation(service: Service) -> None:
+    """Who can write to the database but has no key: `restore` withdraws every key with its new epoch."""
+    login = await service.registered_login()
+    assert (await service.logout(login["access_token"])).status_code == 200
+    connection = service.server.store._database._opened().writer._connection
+    connection.execute("DELETE FROM revocations")
+    connection.execute("UPDATE sessions SET revoked_at = NULL")
+    connection.execute("UPDATE facts SET value = 'ffff' WHERE name = 'store_epoch'")
+    service.server.counter.raise_()
+    await service.server.revoke.catch_up()
+    assert (await service.get("/me", login["access_token"])).status_code == 401

@@ -31,7 +31,7 @@ GAP_SECONDS: Final = 120.0
 """How long an event may be missing between two others before it is taken to be none: a statement takes seconds."""
 MAX_GAP: Final = 100_000
 """More numbers than this are not left out by what is rolled back: an event so far ahead was put in."""
-LATE_SECONDS: Final = 3600
+LATE_SECONDS: Final = 300
 """Events that are sealed later than this after they happened could have been changed before."""
 FORGET_SECONDS: Final = 3600.0
 _AT_ONCE: Final = 1000
@@ -137,7 +137,7 @@ class Audit:
         trail = _Trail(self._keyring.seal_key, forgotten=through)
         async for each in self.follow():
             trail.look(each, now)
-        trail.end(now, head=await self._head())
+        trail.end(now, head=await self._noted())
         # Meanwhile more may have been forgotten, properly.
         after_, later = await self._forgotten()
         problems = [text for number, text in trail.problems if not through < number <= later]
@@ -199,9 +199,12 @@ class Audit:
         return max(found)
 
     async def _head(self) -> tuple[int, str]:
-        """What was noted of the last seal."""
+        """What was noted of the last seal, or of none."""
+        return await self._noted() or (0, NOTHING)
+
+    async def _noted(self) -> tuple[int, str] | None:
         parts = read_signed(self._keyring.seal_key, _HEAD, await self._store.facts.read(_HEAD), 2)
-        return (0, NOTHING) if parts is None else (int(parts[0]), parts[1])
+        return None if parts is None else (int(parts[0]), parts[1])
 
     async def _forgotten(self) -> tuple[list[str], int]:
         """What is wrong with what says that events were forgotten; and the last number that was."""
@@ -265,13 +268,24 @@ class _Trail:
             else:
                 self._seals.append(made)
 
-    def end(self, now: Instant, *, head: tuple[int, str]) -> None:
+    def end(self, now: Instant, *, head: tuple[int, str] | None) -> None:
         """Look at what is left over; *head* is the last number that was sealed, with the digest of its seal."""
-        if self._position < head[0]:
+        if head is None and self._position > self._forgotten:
+            self._wrong(
+                self._position, "the note of how far events were sealed is gone, or was not made by this server"
+            )
+        elif head is not None and self._position < head[0]:
             self._wrong(head[0], f"events {self._position + 1} to {head[0]} were sealed, and their seals are gone")
         unsealed = [each for each in self._held if each[0] > self._position]
-        if unsealed and now > after(unsealed[0][2], LATE_SECONDS):
-            self.remarks.append(f"event {unsealed[0][0]} of {isoformat(unsealed[0][2])} is not sealed yet")
+        expected = self._position + 1
+        for number, _, at in unsealed:
+            if number - expected > MAX_GAP:
+                self._wrong(number, f"event {number} is far ahead of the one before it, {expected - 1}")
+            if at > after(now, _DAY):
+                self._wrong(number, f"event {number} is of a time that has not come")
+            expected = number + 1
+        if unsealed and now > after(min(each[2] for each in unsealed), LATE_SECONDS):
+            self.remarks.append(f"{len(unsealed)} events from number {unsealed[0][0]} on are not sealed yet")
 
     def _judge(self, made: Seal) -> None:
         # Or the same one as a seal before: made by a process that slept with it in its hand.
@@ -290,7 +304,7 @@ class _Trail:
                 self.old_through = made.last
             if made.at > after(min(each[2] for each in within), LATE_SECONDS):
                 self.remarks.append(
-                    f"events {made.first} to {made.last} were sealed at {isoformat(made.at)}, more than an hour after "
+                    f"events {made.first} to {made.last} were sealed at {isoformat(made.at)}, more than minutes after "
                     "the first of them: only from then on is it certain that they stayed as they were"
                 )
         else:

@@ -30,8 +30,8 @@ T = TypeVar("T")
 log = structlog.get_logger("authwright.revocations")
 
 
-async def _nothing() -> None:
-    return None
+async def _anew() -> bool:
+    return True
 
 
 class Revoke:
@@ -48,8 +48,9 @@ class Revoke:
         self.feed = feed
         self._seen = -1
         self._store_epoch: str | None = None
-        self.on_restore: Callable[[], Awaitable[None]] = _nothing
-        """Called when a backup was restored under a running server, before anything of it is used."""
+        self.on_restore: Callable[[], Awaitable[bool]] = _anew
+        """Called when a backup was restored under a running server, before anything of it is used; whether no key of
+        before is good any more."""
         self._reading = asyncio.Lock()
         # Reads are numbered as they begin, which they do one after the other.
         self._reads_begun = self._read_done = 0
@@ -115,9 +116,14 @@ class Revoke:
         # A backup was restored under us. Its keys come first: by them nothing older is good any more.
         epoch = await self._store.facts.read("store_epoch")
         log.warning("store_restored")
-        await self.on_restore()
+        anew = await self.on_restore()
         entries = await self._store.ledger.snapshot(now=Instant(0))
-        self.revocations.restart(entries)
+        if anew:
+            self.revocations.restart(entries)
+        else:
+            # `restore` withdraws every key. Whoever wrote an epoch by hand takes back no revocation with it.
+            log.error("epoch_without_new_keys", detail="the store has another epoch, and keys of before are still good")
+            self.revocations.start(entries)
         self.feed.start(epoch or "", entries)
         self._store_epoch = epoch
 
