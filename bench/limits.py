@@ -25,7 +25,7 @@ from bench.figures import Figure, below, beside, calmest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from databases import new_postgres_database, own_postgres, own_redis  # noqa: E402 - the servers that tests use
-from hammer import RATE, by_two_processes  # noqa: E402
+from hammer import RATE, by_two_processes  # noqa: E402 - found by the path that was put there
 
 BUSY = Rate(10_000, 1, 10**9)
 CALLS = 20_000

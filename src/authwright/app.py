@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import HTTPException
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -439,7 +440,7 @@ class Server:
             openapi_url=None,
             redirect_slashes=False,
             lifespan=lifespan,
-            telemetry={"tracing": False} if self.tracing is None else self.tracing.telemetry(),
+            telemetry=_telemetry(self.tracing),
         )
         app.state.authwright = self
         brake = Brake(settings.refusal_delay_ms / 1000)
@@ -647,6 +648,21 @@ def _tracing_of(settings: Settings, store: Store) -> "Tracing | None":
     tracing = Tracing(settings.otlp_endpoint, version=version("authwright"), base_path=settings.base_path)
     tracing.trace(store, system=settings.database_kind)
     return tracing
+
+
+def _telemetry(tracing: "Tracing | None") -> TelemetryConfig:
+    """What FastAPI is told: spans of requests alone. It has no logs or metrics to send: services.metrics has."""
+    if tracing is None:
+        return {"tracing": False}
+    return {
+        "tracer_provider": tracing.provider,
+        "tracing": True,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "auto_configure": False,
+        "exclude": tracing.leaves_out,
+    }
 
 
 def _make_private_folder(settings: Settings) -> None:

@@ -7,11 +7,10 @@ has to be done now and then is done.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeAlias
 
 import structlog
-from starlette.types import Message, Receive, Scope, Send
 
 from authwright.app import Server, system_clock
 from authwright.config import Settings, SettingsError, load_settings
@@ -27,6 +26,11 @@ from authwright.web.endpoint import refusal_reply
 CHORES_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 3.0
 """How long an answer may be held up by what has to be done after it; the rest is done after another one."""
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 log = structlog.get_logger("authwright.serverless")
 

@@ -8,7 +8,6 @@ from inspect import iscoroutinefunction
 from threading import Thread
 from typing import Any, Final
 
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
@@ -47,23 +46,11 @@ class Tracing:
         attributes = {"service.version": version}
         if not os.environ.get("OTEL_SERVICE_NAME"):
             attributes["service.name"] = "authwright"
-        self._provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
-        self._provider.add_span_processor(_Discreet())
+        self.provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
+        self.provider.add_span_processor(_Discreet())
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_COLLECTOR_SECONDS)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("authwright", version)
-
-    def telemetry(self) -> TelemetryConfig:
-        """What FastAPI is told: spans of requests alone; it has no logs or metrics to send (services.metrics has)."""
-        return {
-            "tracer_provider": self._provider,
-            "tracing": True,
-            "metrics": False,
-            "logs": False,
-            "operation_spans": False,
-            "auto_configure": False,
-            "exclude": self._is_left_out,
-        }
+        self.provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self.provider.get_tracer("authwright", version)
 
     def trace(self, store: object, *, system: str) -> None:
         """Put a span around every verb of *store* that a request calls; *system* is its `db.system.name`."""
@@ -77,11 +64,12 @@ class Tracing:
 
     def close(self) -> None:
         """Send what is left, and stop; a collector that does not answer is not waited for."""
-        ending = Thread(target=self._provider.shutdown, daemon=True)
+        ending = Thread(target=self.provider.shutdown, daemon=True)
         ending.start()
         ending.join(_COLLECTOR_SECONDS)
 
-    def _is_left_out(self, scope: MutableMapping[str, Any]) -> bool:
+    def leaves_out(self, scope: MutableMapping[str, Any]) -> bool:
+        """Whether this request (an ASGI scope) gets no span: probes, metrics and streams."""
         return scope["path"].rstrip("/") in self._left_out
 
 

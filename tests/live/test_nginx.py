@@ -16,28 +16,10 @@ from authwright.domain.secrets import CLIENT_KEY_PREFIX, new_key
 from processes import Running, free_port, production_environment, run, serving, wait_for
 
 ROOT = Path(__file__).parents[2]
+ECHO = ROOT / "tests/echo.py"
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 API = "https://api.example.com"
 _CURL = ("curl", "-sS", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}")
-
-# An API that knows no tokens, and says what it was sent.
-_API = """
-import http.server, json, sys
-class Echo(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        length = int(self.headers.get("content-length") or 0)
-        body = self.rfile.read(length).decode()
-        told = json.dumps({"path": self.path, "body": body, "headers": {k.lower(): v for k, v in self.headers.items()}})
-        status = 403 if self.path == "/own-refusal" else 200
-        self.send_response(status)
-        self.send_header("content-length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told.encode())
-    do_POST = do_GET
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
-"""
 
 
 @dataclass
@@ -84,7 +66,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     with serving(folder, "serve", port=auth_port, **environment) as auth:
         with auth.http() as http:
             assert http.post("/register", json=FORM).status_code == 201
-        api = subprocess.Popen([sys.executable, "-c", _API, str(api_port)])
+        api = subprocess.Popen([sys.executable, ECHO, str(api_port)])
         nginx = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(configuration), "-e", f"{folder}/nginx.log"])
         try:
             for each in (port, api_port):

@@ -19,21 +19,8 @@ from certificates import certificate
 from processes import Running, free_port, production_environment, run, serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+ECHO = Path(__file__).parents[1] / "echo.py"
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
-
-# An API that knows no tokens, and says what it was sent.
-_API = """
-import http.server, json, sys
-class Echo(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        told = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told)
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
-"""
 
 
 @dataclass
@@ -123,7 +110,7 @@ def caddy(folder: Path) -> Iterator[Proxied]:
             ("{\n\tservers {", "{\n\tadmin off\n\tauto_https off\n\tservers {"),
         )
         (folder / "Caddyfile").write_text(text)
-        api = subprocess.Popen([sys.executable, "-c", _API, str(backend)])
+        api = subprocess.Popen([sys.executable, ECHO, str(backend)])
         command = ["caddy", "run", "--config", folder / "Caddyfile", "--adapter", "caddyfile"]
         with (folder / "caddy.log").open("w") as log:
             process = subprocess.Popen(
@@ -237,7 +224,7 @@ def test_caddy_protects_an_api_that_knows_no_tokens(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")
         assert refused.headers["www-authenticate"].startswith("Bearer")
         del headers["x-api-key"]
-        told = api.get("/models", headers=headers).json()
+        told = api.get("/models", headers=headers).json()["headers"]
         assert (told["x-auth-plan"], told["x-auth-roles"], told["x-auth-username"]) == ("free", "user", "ada")
         assert told["x-auth-subject"].startswith("usr_")
         assert not [name for name, value in told.items() if value == "root"]

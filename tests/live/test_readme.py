@@ -18,21 +18,26 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+def walked(script: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """What *script* did in *folder*, all of it or up to its first failure."""
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.mark.program("curl")
 def test_the_walk_of_the_readme(tmp_path: Path) -> None:
     with serving(tmp_path, "dev") as server:
         binaries = Path(sys.executable).parent
         script = "\n".join(blocks("README.md", "bash")).replace("http://127.0.0.1:8000", server.base)
         script = script.replace(".venv/bin/", f"{binaries}/")
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = walked(script, tmp_path)
         assert done.returncode == 0, done.stderr
         out = done.stdout
         # In the order of the page: the account, the caller, two predictions, the data, the end, and the refusal.
@@ -89,15 +94,7 @@ def test_the_tutorial_ends_with_a_protected_model_of_ones_own(tmp_path: Path) ->
         try:
             wait_for(f"{api}/docs")
             script = here("\n".join(re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", script],
-                cwd=tmp_path,
-                env=environment(),
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+            done = walked(script, tmp_path)
         finally:
             process.terminate()
             process.wait(20)
@@ -128,15 +125,7 @@ def test_an_app_of_the_tutorial_comes_over_with_its_users(tmp_path: Path) -> Non
         assert [name for name, _ in files] == ["before.py", "export.py", "after.py"]
         binaries = Path(sys.executable).parent
         script = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script.replace(".venv/bin/", f"{binaries}/")],
-            cwd=tmp_path,
-            env=environment(AUTHWRIGHT_MODE="dev"),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = walked(script.replace(".venv/bin/", f"{binaries}/"), tmp_path, AUTHWRIGHT_MODE="dev")
         assert done.returncode == 0, done.stderr
         form = {"username": "johndoe", "password": "secret", "resource": api}
         token = http.post("/login", data=form).json()["access_token"]

@@ -109,6 +109,7 @@ class Audit:
         """As `follow`, up to where an event may still be on its way: from there the next export goes on."""
         expected = after + 1
         async for each in self.follow(after=after):
+            # Before the first event of all there is no gap: what is missing there has been forgotten for its age.
             if each.number != expected and after > 0 and _age(each, now) < GAP_SECONDS:
                 return
             yield each

@@ -17,7 +17,8 @@ _HEADERS: Final = (
     (b"content-type", b"text/html; charset=utf-8"),
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     # The address holds the token.
     (b"referrer-policy", b"no-referrer"),
@@ -29,6 +30,7 @@ _PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>New password</title>
+<link rel="icon" href="data:,">
 <style>
 body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 24rem; margin: 12vh auto; padding: 0 1rem; }}
 label, input, button {{ display: block; width: 100%; box-sizing: border-box; font: inherit; }}
