@@ -31,7 +31,7 @@ release: .venv/release.installed .venv/node/installed  ## what is published, int
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -d dist
 	$(BIN)/cyclonedx-py requirements --output-reproducible --output-file dist/authwright.cdx.json requirements/run.txt
-	.venv/node/node_modules/.bin/openapi-typescript openapi.json --output dist/authwright.d.ts
+	clients/typescript/build.sh $$($(BIN)/python -m hatchling version) dist
 
 audit: .venv/release.installed  ## whether a known vulnerability is in what a server runs
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/run.txt

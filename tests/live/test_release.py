@@ -1,14 +1,18 @@
-"""What is published: the same bytes from the same commit, and types of the HTTP surface that TypeScript takes."""
+"""What is published: the same bytes from the same commit, and a TypeScript client that works."""
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from processes import free_port, serving
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / ".venv/node/node_modules"
@@ -36,31 +40,47 @@ def test_a_build_is_reproducible_and_holds_what_it_should(tmp_path: Path) -> Non
     assert not [name for name in names if name.startswith(("tests/", "docs/", "bench/")) or name.endswith(".db")]
 
 
-_USES = """
-import type { paths } from "./authwright";
-type Login = paths["/login"]["post"]["responses"]["200"]["content"]["application/json"];
-type Me = paths["/me"]["get"]["responses"]["200"]["content"]["application/json"];
-export function told(login: Login, me: Me): string {
-  return login.access_token + me.id;
-}
-"""
+@pytest.mark.npm("@hey-api/openapi-ts")
+@pytest.mark.program("npm")
+def test_the_typescript_client_is_generated_and_does_what_its_page_shows(tmp_path: Path) -> None:
+    """Packed twice the same; the page's program compiles and works, and a wrong one does not compile."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        command = [ROOT / "clients/typescript/build.sh", "1.2.3", tmp_path / name]
+        subprocess.run(command, check=True, capture_output=True)
+    one, two = (each.read_bytes() for each in tmp_path.glob("*/authwright-client-1.2.3.tgz"))
+    assert one == two
+    with tarfile.open(tmp_path / "one/authwright-client-1.2.3.tgz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    (tmp_path / "node_modules/@authwright").mkdir(parents=True)
+    (tmp_path / "package").rename(tmp_path / "node_modules/@authwright/client")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    page = (ROOT / "clients/typescript/README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```ts\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
-
-@pytest.mark.npm("openapi-typescript")
-def test_the_types_of_the_surface_are_good_and_catch_what_is_not(tmp_path: Path) -> None:
-    tool = NODE / ".bin/openapi-typescript"
-    made = [tool, ROOT / "openapi.json", "--output", tmp_path / "authwright.d.ts"]
-    subprocess.run(made, check=True, capture_output=True, cwd=tmp_path)
-    (tmp_path / "good.ts").write_text(_USES)
-    (tmp_path / "bad.ts").write_text(_USES.replace("me.id", "me.password_hash"))
-
-    def checked(name: str) -> subprocess.CompletedProcess[str]:
-        command = [NODE / ".bin/tsc", "--strict", "--noEmit", "--target", "es2022", name]
+    def compiled(name: str, text: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / f"{name}.ts").write_text(text)
+        options = ["--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"]
+        command = [NODE / ".bin/tsc", *options, f"{name}.ts"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    good, bad = checked("good.ts"), checked("bad.ts")
-    assert good.returncode == 0, good.stdout
-    assert (bad.returncode != 0, "password_hash" in bad.stdout) == (True, True)
+    wrong = compiled("wrong", program.replace("caller?.username", "caller?.password_hash"))
+    assert (wrong.returncode != 0, "password_hash" in wrong.stdout) == (True, True)
+    port = free_port()
+    # Tokens of ten seconds are always about to expire: each request refreshes first.
+    with serving(tmp_path, "dev", port=port, AUTHWRIGHT_ACCESS_TOKEN_SECONDS="10") as server, server.http() as http:
+        http.post("/register", json={"username": "ada", "password": "a long passphrase"})
+        good = compiled("good", program.replace("https://auth.example.com", server.base))
+        assert good.returncode == 0, good.stdout
+        done = subprocess.run(
+            ["node", "good.js"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        log = server.log.read_text()
+    assert done.stdout.startswith("ada undefined\n")
+    assert "virginica" in done.stdout
+    # Twice for each of both: the library asks for a token by every scheme that the document allows.
+    assert len(re.findall(r"path=/refresh-token", log)) == 4
 
 
 def test_dependency_updates_wait_for_a_week() -> None:
