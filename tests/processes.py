@@ -1,6 +1,7 @@
 """The installed command in a process of its own, on a free loopback port, in a folder of its own."""
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -49,6 +50,24 @@ def run(folder: Path, *arguments: str, stdin: str = "", **env: str) -> subproces
     )
     ISSUED.note_text(ended.stdout)
     return ended
+
+
+def at_a_terminal(folder: Path, *answers: str) -> tuple[int, str]:
+    """`authwright init` with somebody who types *answers*: its exit status, and what the terminal showed."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, "init"], cwd=folder, env=environment(TERM="dumb"), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:
+                break
+    os.close(ours)
+    return process.returncode, shown.decode().replace("\r\n", "\n")
 
 
 @dataclass

@@ -15,24 +15,18 @@ import yaml
 from authwright.cli.main import app
 from authwright.config import SETTINGS, setting_names
 from authwright.guard import environment
+from pages import BLOCKS, PAGES, ROOT
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "src/authwright/SKILL.md"]
-_FENCE = re.compile(r"^( *)```([a-z]*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _GUARD = set(re.findall(r"AUTHWRIGHT_[A-Z_]+", Path(environment.__file__).read_text(encoding="utf-8")))
 _KNOWN = {name for setting in SETTINGS for name in setting_names(setting.name)} | _GUARD | {"AUTHWRIGHT_MODE"}
 
 
 def blocks(*languages: str) -> list[Any]:
-    return list(_blocks(*languages))
-
-
-def _blocks(*languages: str) -> Iterator[Any]:
-    for page in PAGES:
-        for place, found in enumerate(_FENCE.finditer(page.read_text(encoding="utf-8"))):
-            if found[2] in languages:
-                text = re.sub(rf"^{found[1]}", "", found[3], flags=re.MULTILINE)
-                yield pytest.param(text, id=f"{page.relative_to(ROOT)}-{place}")
+    return [
+        pytest.param(block.text, id=f"{block.page}-{block.place}")
+        for block in BLOCKS.values()
+        if block.language in languages
+    ]
 
 
 @pytest.mark.parametrize("text", blocks("python"))

@@ -1,7 +1,5 @@
 """authwright init: three questions, and a server that starts with what they wrote."""
 
-import os
-import pty
 import re
 import stat
 import subprocess
@@ -11,27 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from processes import COMMAND, environment, free_port, run, serving
+from processes import COMMAND, at_a_terminal, environment, free_port, run, serving
 
 ISSUER = "https://auth.example.com"
-
-
-def at_a_terminal(folder: Path, *answers: str) -> tuple[int, str]:
-    """`authwright init` with somebody who types *answers*: its exit status, and what the terminal showed."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [COMMAND, "init"], cwd=folder, env=environment(TERM="dumb"), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
-        shown = b""
-        while True:
-            try:
-                shown += os.read(ours, 4096)
-            except OSError:
-                break
-    os.close(ours)
-    return process.returncode, shown.decode().replace("\r\n", "\n")
 
 
 def test_three_answers_make_a_server_with_an_administrator(tmp_path: Path) -> None:
