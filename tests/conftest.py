@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,9 +45,20 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    ISSUED.search_files(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+    config: Any = session.config
+    # Where the tests run in several processes, each looks at what it left; this one has only run them.
+    if not config.getoption("numprocesses", None):
+        ISSUED.search_files(config._tmp_path_factory.getbasetemp())
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["issued"] = ISSUED.told()
     if ISSUED.verdict() is not None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A process that ran tests has ended; *error*: not by itself."""
+    ISSUED.add(node.workeroutput["issued"] if error is None else None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

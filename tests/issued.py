@@ -28,6 +28,7 @@ class Issued:
         self.leaks: list[str] = []
         self.planted_found = False
         self.searched = 0
+        self._others: list[str] = []
 
     def note(self, answer: Any) -> None:
         """Keep what is secret in the JSON of an *answer*."""
@@ -78,8 +79,22 @@ class Issued:
         for path in _matching(folder):
             self.search(path.read_bytes(), str(path.relative_to(folder)))
 
+    def told(self) -> dict[str, Any]:
+        """All that `add` needs to know in another process."""
+        return {"count": self.count, "searched": self.searched, "verdict": self.verdict()}
+
+    def add(self, told: dict[str, Any] | None) -> None:
+        """Take in what another process found; None: it did not live to tell."""
+        told = told or {"count": 0, "searched": 0, "verdict": "a process that ran tests ended without a search"}
+        self.count += told["count"]
+        self.searched += told["searched"]
+        if told["verdict"] is not None:
+            self._others.append(told["verdict"])
+
     def verdict(self) -> str | None:
         """What is wrong, if anything."""
+        if self._others:
+            return "; ".join(self._others)
         if self.leaks:
             return f"{len(self.leaks)} secrets leaked: " + "; ".join(self.leaks[:10])
         if self._planted and not self.planted_found:

@@ -1,7 +1,10 @@
 """The installed command in a process of its own, on a free loopback port, in a folder of its own."""
 
+import contextlib
+import itertools
 import os
 import pty
+import random
 import signal
 import socket
 import subprocess
@@ -24,10 +27,21 @@ COMMAND = Path(sys.executable).parent / "authwright"
 UNLIMITED = Path(__file__).with_name("unlimited.toml")
 
 
+# Each process that runs tests has ports of its own, below those that the kernel gives to connections: nobody else takes
+# one between this and its use.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
+_PORTS = itertools.cycle(random.sample(range(10_000 + _WORKER * 1000, 11_000 + _WORKER * 1000), 1000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe:
+            # What was used a moment ago may be used again.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def environment(**more: str) -> dict[str, str]:
