@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from authwright.app import system_clock
+from authwright.app.server import system_clock
 from authwright.domain.allowance import Rate
 from authwright.domain.instant import Instant
 from authwright.domain.plan import Plan, Plans

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import argon2
 
-from authwright import app
+from authwright import server as composition
 from authwright.config import Settings
 from bench import stuffing
 from bench.figures import CORES, ROUNDS, TRIED, Figure, bare_signature, below, calmest
@@ -62,7 +62,7 @@ def once(server: Server, method: str, path: str, *, body: object = None, form: o
 
 _CREATE = """
 import asyncio, sys
-from authwright.app import Server
+from authwright.app.server import Server
 from authwright.config import load_settings
 from authwright.domain.event import COMMAND_LINE
 
@@ -268,7 +268,7 @@ def recorded() -> Figure:
 
     async def cost() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            server = app.Server(Settings.dev(database_url=f"sqlite:///{folder}/store.db"))
+            server = composition.Server(Settings.dev(database_url=f"sqlite:///{folder}/store.db"))
             await server.open()
             callers = [SimpleNamespace(subject=f"usr_{number:022}", plan="free") for number in range(200)]
             times = 20_000

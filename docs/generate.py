@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from authwright.app import DESCRIPTION, create_app
+from authwright.app.routes import DESCRIPTION, create_app
 from authwright.cli.main import app as commands
 from authwright.config import SETTINGS, Settings, setting_names
 from authwright.domain import errors

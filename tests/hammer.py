@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import Final, NamedTuple
 
-from authwright.app import system_clock
+from authwright.app.server import system_clock
 from authwright.domain.allowance import Rate
 from authwright.domain.secrets import Subject
 from authwright.services import rates as rates_

@@ -10,7 +10,8 @@ import httpx2
 from fastapi import FastAPI
 
 import authwright
-from authwright.app import Server
+from authwright.app.routes import app_of
+from authwright.app.server import Server
 from authwright.config import Settings, new_secret_key
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.instant import Instant, after
@@ -114,7 +115,7 @@ async def open_service(
     """A server with *settings*, or a development server with *values*; called from the address *peer*."""
     clock = clock or Clock()
     server = Server(settings or development(**values), clock=clock)
-    app = server.make_app()
+    app = app_of(server)
     async with authwright.lifespan(app):
         transport = httpx2.ASGITransport(app=app, client=(peer, 50000))
         hooks = {"response": [_note]}

@@ -7,7 +7,7 @@ needs nothing of the server: `authwright.guard`.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from authwright.app import create_app, lifespan
+    from authwright.app.routes import create_app, lifespan
     from authwright.config import Settings, SettingsError, load_settings
 
 __all__ = ["Settings", "SettingsError", "create_app", "lifespan", "load_settings"]
@@ -16,9 +16,9 @@ __all__ = ["Settings", "SettingsError", "create_app", "lifespan", "load_settings
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: an API that imports the guard must not load the server.
     if name in ("create_app", "lifespan"):
-        from authwright import app
+        from authwright.app import routes
 
-        return getattr(app, name)
+        return getattr(routes, name)
     if name in __all__:
         from authwright import config
 

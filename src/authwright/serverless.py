@@ -12,7 +12,8 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from authwright.app import Server, system_clock
+from authwright.app.routes import app_of
+from authwright.app.server import Server, system_clock
 from authwright.config import Settings, SettingsError, load_settings
 from authwright.domain.errors import Unavailable
 from authwright.domain.instant import Instant
@@ -48,7 +49,7 @@ class Serverless:
             raise SettingsError(["DATABASE_URL must be a database server's: a serverless host keeps no files."])
         configure_logs(level=settings.log_level, readable=False)
         self._server = Server(settings, clock=clock)
-        self._app = self._server.make_app()
+        self._app = app_of(self._server)
         self._turn = asyncio.Lock()
         self._chores_due = 0.0
 

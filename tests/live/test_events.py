@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from authwright.app import Server
+from authwright.app.server import Server
 from authwright.config import load_settings
 from processes import free_port, production_environment, run, serving
 

@@ -1,5 +1,7 @@
 """Quotas while others count, too: what is on the way is neither forgotten nor counted twice."""
 
+import asyncio
+
 import pytest
 
 from authwright.domain.plan import Plan
@@ -69,4 +71,20 @@ async def test_what_cannot_be_stored_yet_is_counted_all_the_same(clock: Clock, m
     await quotas._look()
     assert await quotas.left(ADA, TEN) == 4
     assert await store.usage.charged(ADA, day=day, since_day=day) == (6, 6)
+    await store.close()
+
+
+async def test_what_was_just_read_is_not_forgotten_before_it_is_used(clock: Clock) -> None:
+    """The look around comes between the answer of the store and those that waited for it."""
+    store = sqlite_store(None)
+    await store.open()
+    quotas = Quotas(store, Usage(store, Metrics(), clock), clock, alone=False)
+    waiting = asyncio.create_task(quotas.left(ADA, TEN))
+    while not len(quotas):  # noqa: ASYNC110 - it is about the very turn of the loop
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    await quotas._look()
+    assert await waiting == 10
+    quotas.put(ADA, 7, day=day_of(clock.now))
+    assert await quotas.left(ADA, TEN) == 3
     await store.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from authwright.app import system_clock
+from authwright.app.server import system_clock
 from authwright.config import new_secret_key
 from authwright.domain.allowance import Allowance, Rate
 from authwright.domain.instant import Instant

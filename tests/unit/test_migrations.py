@@ -220,7 +220,7 @@ async def test_what_is_empty_is_only_looked_at_by_a_check(any_url: str, tmp_path
 async def test_a_server_lives_and_is_not_ready_until_the_store_is_migrated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("authwright.app.MIGRATED_SECONDS", 0.05)
+    monkeypatch.setattr("authwright.app.server.MIGRATED_SECONDS", 0.05)
     settings = production(tmp_path, issuer="http://127.0.0.1:8000")
     await store_of_version(settings.database_url, "2")
     (tmp_path / "authwright.db").chmod(0o600)

@@ -30,7 +30,7 @@ from authwright.services.keys import UnreadableKey
 from authwright.storage.port import EventFilter, IncompatibleStore, StoreUnavailable
 
 if TYPE_CHECKING:
-    from authwright.app import Server
+    from authwright.app.server import Server
     from authwright.storage.redis import RedisAllowances
 
 Level = Literal["ok", "warning", "error"]
@@ -119,7 +119,7 @@ class Examination:
 
     async def _store(self, settings: Settings) -> None:
         """Open the store as a server does, but bring nothing up to date."""
-        from authwright.app import Server
+        from authwright.app.server import Server
 
         name, file = settings.database_name, settings.database_path if settings.is_sqlite else None
         if file is not None and not file.exists():

@@ -76,7 +76,7 @@ def dev(
     settings = settings_or_exit("dev", port=port)
     remember_dev_port(settings)
     configure_logs(level=settings.log_level, readable=True)
-    from authwright.app import create_app
+    from authwright.app.routes import create_app
 
     open_once(settings)
     application = create_app(settings)
@@ -115,7 +115,7 @@ def serve(
         store=settings.database_name,
     )
     if settings.workers == 1:
-        from authwright.app import create_app
+        from authwright.app.routes import create_app
 
         app = create_app(settings)
         # Several workers are begun anew by the process above them, which reads the plans again, too.
@@ -135,7 +135,7 @@ def _share_metrics(settings: Settings) -> None:
 
 def worker() -> object:
     """The app of one worker process."""
-    from authwright.app import from_environment
+    from authwright.app.routes import from_environment
 
     settings = settings_or_exit("serve")
     Protocol.patience = settings.patience_seconds
@@ -325,7 +325,7 @@ def postman(
 
 
 def _document() -> dict[str, Any]:
-    from authwright.app import DESCRIPTION, create_app
+    from authwright.app.routes import DESCRIPTION, create_app
     from authwright.web.docs import openapi_document
 
     return openapi_document(create_app(Settings.dev(database_url="sqlite://")), description=DESCRIPTION)

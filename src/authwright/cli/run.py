@@ -13,7 +13,7 @@ from authwright.config import Mode, Settings, SettingsError, load_settings
 from authwright.domain.errors import Refusal
 
 if TYPE_CHECKING:
-    from authwright.app import Server
+    from authwright.app.server import Server
     from authwright.storage.port import Store
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def open_once(settings: Settings) -> None:
     """Open the store and close it again, so that what forbids a start is a sentence and not a traceback."""
 
     async def run() -> None:
-        from authwright.app import Server
+        from authwright.app.server import Server
         from authwright.storage.port import OutdatedStore
 
         server = Server(settings)
@@ -98,7 +98,7 @@ def with_store(work: Callable[["Store"], Awaitable[T]]) -> T:
     print(f"Store: {settings.database_name} (authwright {settings.mode})", file=sys.stderr)
 
     async def run() -> T:
-        from authwright.app import Server
+        from authwright.app.server import Server
 
         return await work(Server(settings).store)
 
@@ -112,7 +112,7 @@ def with_server(work: Callable[["Server"], Awaitable[T]]) -> T:
     print(f"Store: {settings.database_name} (authwright {settings.mode})", file=sys.stderr)
 
     async def run() -> T:
-        from authwright.app import Server
+        from authwright.app.server import Server
 
         server = Server(settings)
         async with _opened(server):

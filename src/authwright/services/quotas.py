@@ -153,6 +153,8 @@ class Quotas:
             else:
                 counted = _Counted(day, today, month)
             counted.again_at = Instant(0)
+        # Those that wait for it come in a moment: it must not pass for unused until then.
+        counted.used = now
         self._counted[caller] = counted
         return counted
 

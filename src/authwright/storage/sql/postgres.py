@@ -6,6 +6,7 @@ times; that also makes databases usable that speak the same protocol and are ser
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -100,6 +101,7 @@ class PostgresDatabase:
                 self._url,
                 min_size=1,
                 max_size=self._connections,
+                connect=_connected,
                 connection_class=_Connection,
                 timeout=CONNECT_SECONDS,
                 command_timeout=STATEMENT_SECONDS,
@@ -113,7 +115,7 @@ class PostgresDatabase:
 
     async def connect(self) -> Any:
         """A connection of its own, for what takes longer than a statement may."""
-        return await asyncpg.connect(
+        return await _connected(
             self._url,
             timeout=CONNECT_SECONDS,
             target_session_attrs="read-write",
@@ -274,6 +276,20 @@ class PostgresDatabase:
             pause = random.uniform(0, 0.002 * min(attempt + 1, 10))  # noqa: S311 - apart by chance; it guards nothing
             await asyncio.sleep(pause)
         raise StoreUnavailable("too many concurrent changes")
+
+
+async def _connected(*given: Any, **named: Any) -> Any:
+    """`asyncpg.connect`; who is cancelled meanwhile waits until it has ended, at most as long as it may take.
+
+    Cancelled halfway it would leave an error behind that nobody gets, and that the event loop complains of.
+    """
+    connecting = asyncio.ensure_future(asyncpg.connect(*given, **named))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            (await connecting).terminate()
+        raise
 
 
 async def _fetch(connection: Any, sql: str, values: tuple[Any, ...], seconds: float | None = None) -> list[Row]:

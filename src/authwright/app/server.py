@@ -1,4 +1,4 @@
-"""The composition root: settings to store to services to routes. It builds every adapter; nobody else does."""
+"""Settings to store to services. It builds every adapter; nobody else does."""
 
 import asyncio
 import contextlib
@@ -6,31 +6,21 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from fastapi import FastAPI
-from fastapi.exceptions import HTTPException
-from fastapi.telemetry import TelemetryConfig
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from authwright.config import (
     MAX_ACCESS_TOKEN_SECONDS,
     Settings,
     SettingsError,
-    as_mode,
     check_settings,
-    load_settings,
     new_secret_key,
 )
-from authwright.domain.errors import MethodNotAllowed, NotFound, Refusal
 from authwright.domain.instant import Instant
 from authwright.domain.passwords import HashProfile, PasswordPolicy
 from authwright.domain.revocation import Revocations
@@ -76,33 +66,11 @@ from authwright.storage.counter import CounterPage, shared_page
 from authwright.storage.port import Allowances, IncompatibleStore, OutdatedStore, Store, StoreUnavailable
 from authwright.storage.sql import postgres_store, sqlite_store
 from authwright.storage.sql.copy import copy_database
-from authwright.web.accounts import Accounts, AccountServices, add_accounts
-from authwright.web.admin import AdminRoutes, add_admin
-from authwright.web.allowance import add_allowance
-from authwright.web.caller import Callers
-from authwright.web.docs import add_docs
-from authwright.web.edge import Edge
-from authwright.web.endpoint import Brake, Endpoints, refusal_reply
-from authwright.web.forward_auth import ForwardAuth, add_forward_auth
-from authwright.web.health import add_health
-from authwright.web.me import Me, add_me
-from authwright.web.oauth.introspect import add_introspect
-from authwright.web.oauth.metadata import add_metadata
-from authwright.web.oauth.token import add_token
-from authwright.web.reset import add_reset
-from authwright.web.revocations import add_revocations
-from authwright.web.samples import add_samples
-from authwright.web.usage import add_usage
-from authwright.web.users import UserRoutes, add_users
 from authwright.webhook import Webhook
 
 if TYPE_CHECKING:
     from authwright.storage.redis import RedisAllowances
     from authwright.tracing import Tracing
-
-DESCRIPTION = """Accounts, API clients, tokens that verify locally, and a logout that is honoured at once.
-
-**Authorize** logs in with user name and password, or takes a pasted access token."""
 
 MIGRATED_SECONDS = 1.0
 """How often a server that waits for `authwright migrate` looks whether that was done."""
@@ -114,19 +82,6 @@ log = structlog.get_logger("authwright")
 def system_clock() -> Instant:
     """Now."""
     return Instant(time.time_ns() // 1000)
-
-
-class EdgedApp(FastAPI):
-    """A FastAPI app whose every request passes the *edge* first, before FastAPI's own middleware."""
-
-    edge: Edge
-
-    async def inner(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """FastAPI itself."""
-        await super().__call__(scope, receive, send)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.edge(scope, receive, send)
 
 
 class Server:
@@ -412,8 +367,8 @@ class Server:
         except TimeoutError:
             raise StoreUnavailable("no answer within two seconds") from None
 
-    def observe(self, scope: Scope, route: str, status: int, nanoseconds: int) -> None:
-        """Count a request that was answered."""
+    def observe(self, scope: MutableMapping[str, Any], route: str, status: int, nanoseconds: int) -> None:
+        """Count a request (its ASGI *scope*) that was answered."""
         caller = scope.get("authwright.caller")
         if (running := scope.get("authwright.running")) is not None:
             self.limits.end(running)
@@ -424,181 +379,11 @@ class Server:
         else:
             self.usage.called(route, caller.subject, caller.plan or "", status, nanoseconds // 1000)
 
-    def _exposition(self) -> bytes:
+    def exposition(self) -> bytes:
+        """The metrics, as Prometheus reads them."""
         self.metrics.hash_queue.set(self.hashing.taken)
         self.metrics.ledger_head.set(self.revoke.revocations.head)
         return self.metrics.exposition()
-
-    def make_app(self) -> FastAPI:
-        """The routes."""
-        settings = self.settings
-        app = EdgedApp(
-            title="Authwright",
-            version=version("authwright"),
-            docs_url=None,
-            redoc_url=None,
-            openapi_url=None,
-            redirect_slashes=False,
-            lifespan=lifespan,
-            telemetry=_telemetry(self.tracing),
-        )
-        app.state.authwright = self
-        brake = Brake(settings.refusal_delay_ms / 1000)
-        endpoints = Endpoints(app, realm=settings.issuer, brake=brake)
-        password_grant = settings.profile != "oauth21"
-        callers = Callers(self.verify, self.api_keys, self.clock)
-        charged = Callers(self.verify, self.api_keys, self.clock, self.limits)
-        services = AccountServices(self.register, self.login, self.refresh, self.logout, self.whoami)
-        accounts = Accounts(services, callers, charged, self.clock, password_grant=password_grant)
-        add_accounts(endpoints, accounts)
-        me = Me(
-            users=self.users,
-            passwords=self.passwords,
-            api_keys=self.api_keys,
-            logout=self.logout,
-            callers=charged,
-            clock=self.clock,
-        )
-        add_me(endpoints, me)
-        users = UserRoutes(
-            users=self.users,
-            register=self.register,
-            passwords=self.passwords,
-            whoami=self.whoami,
-            callers=charged,
-            clock=self.clock,
-        )
-        add_users(endpoints, users)
-        add_token(
-            endpoints,
-            login=self.login,
-            refresh=self.refresh,
-            clients=self.clients,
-            clock=self.clock,
-            password_grant=password_grant,
-        )
-        add_reset(endpoints, passwords=self.passwords, clock=self.clock)
-        add_samples(
-            endpoints,
-            callers=charged,
-            predict=self.predict,
-            usage=self.usage,
-            analytics=self.analytics,
-            clock=self.clock,
-        )
-        admin = AdminRoutes(
-            clients=self.clients,
-            users=self.users,
-            api_keys=self.api_keys,
-            logout=self.logout,
-            events=self.events,
-            plans=self.plans,
-            callers=callers,
-            clock=self.clock,
-        )
-        add_admin(endpoints, admin)
-        add_usage(
-            endpoints,
-            report=self.usage_report,
-            plans=self.plans,
-            users=self.users,
-            callers=callers,
-            measured=Callers(self.verify, self.api_keys, self.clock, self.limits, quotas=False),
-            clock=self.clock,
-        )
-        add_revocations(endpoints, revoke=self.revoke, callers=callers, open_here=settings.is_dev)
-        add_introspect(
-            endpoints,
-            introspect=self.introspect,
-            clients=self.clients,
-            callers=callers,
-            clock=self.clock,
-            open_here=settings.is_dev,
-        )
-        add_allowance(
-            endpoints,
-            lease=self.lease,
-            clients=self.clients,
-            callers=callers,
-            clock=self.clock,
-            open_here=settings.is_dev,
-        )
-        forward_auth = ForwardAuth(
-            self.verify,
-            self.api_keys,
-            self.clock,
-            limits=self.limits,
-            audiences=self.tokens.known_audiences,
-            brake=brake,
-            realm=settings.issuer,
-        )
-        add_forward_auth(endpoints, forward_auth)
-        add_metadata(endpoints, keyring=self.keyring, clock=self.clock)
-        add_health(
-            endpoints,
-            ready=self.ready,
-            exposition=self._exposition,
-            callers=callers,
-            metrics_token=settings.metrics_token,
-            metrics_open=settings.is_dev,
-        )
-        if settings.docs:
-            add_docs(app, description=DESCRIPTION)
-
-        async def unrouted(request: Request, error: Exception) -> Response:
-            status, allow = 500, {}
-            if isinstance(error, StarletteHTTPException):
-                status, allow = error.status_code, dict(error.headers or {})
-            refusal: Refusal = {404: NotFound, 405: MethodNotAllowed}.get(status, Refusal)()
-            request_id = request.scope["authwright.request_id"]
-            reply = refusal_reply(refusal, oauth=False, request_id=request_id, realm=settings.issuer)
-            headers = {name.decode("ascii"): value.decode("ascii") for name, value in reply.headers}
-            return Response(reply.body, reply.status, headers={**allow, **headers})
-
-        app.add_exception_handler(HTTPException, unrouted)
-        app.add_exception_handler(StarletteHTTPException, unrouted)
-        app.edge = Edge(
-            app.inner,
-            settings=settings,
-            is_open=lambda: self.is_open,
-            observe=self.observe,
-            # What an embedding app puts around this one must be passed, and FastAPI traces its own way alone.
-            direct=lambda: {} if app.user_middleware or self.tracing else endpoints.direct,
-        )
-        return app
-
-
-def create_app(settings: Settings, *, clock: Callable[[], Instant] = system_clock) -> FastAPI:
-    """An Authwright server with *settings* as a FastAPI app, to be run or mounted. Raises SettingsError.
-
-    Run by itself it opens with its own lifespan. Mounted in another app, whose lifespan is the only one that runs,
-    open it there: `async with authwright.lifespan(app): ...`.
-    """
-    return Server(settings, clock=clock).make_app()
-
-
-@contextlib.asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the server behind *app* (made by `create_app`) and close it at the end."""
-    server: Server = app.state.authwright
-    try:
-        await server.open()
-    except OutdatedStore as error:
-        # The process lives, and is not ready, until the store is migrated.
-        log.error("store_outdated", detail=str(error))
-    follower = asyncio.create_task(server.follow())
-    try:
-        yield
-    finally:
-        follower.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await follower
-        await server.close()
-
-
-def from_environment() -> FastAPI:
-    """The app that `authwright serve` runs in each worker, configured by the environment alone."""
-    return create_app(load_settings(as_mode(os.environ.get("AUTHWRIGHT_MODE", "serve"))))
 
 
 def _store_of(settings: Settings) -> tuple[Store, CounterPage]:
@@ -648,21 +433,6 @@ def _tracing_of(settings: Settings, store: Store) -> "Tracing | None":
     tracing = Tracing(settings.otlp_endpoint, version=version("authwright"), base_path=settings.base_path)
     tracing.trace(store, system=settings.database_kind)
     return tracing
-
-
-def _telemetry(tracing: "Tracing | None") -> TelemetryConfig:
-    """What FastAPI is told: spans of requests alone. It has no logs or metrics to send: services.metrics has."""
-    if tracing is None:
-        return {"tracing": False}
-    return {
-        "tracer_provider": tracing.provider,
-        "tracing": True,
-        "metrics": False,
-        "logs": False,
-        "operation_spans": False,
-        "auto_configure": False,
-        "exclude": tracing.leaves_out,
-    }
 
 
 def _make_private_folder(settings: Settings) -> None:

@@ -1,0 +1,1 @@
+"""The composition root: settings to store to services (`server`), and these to routes (`routes`)."""
