@@ -9,7 +9,7 @@ run: .venv/run.installed  ## start the development server and print what to try
 	$(BIN)/authwright dev --port $(PORT)
 
 test: .venv/test.installed  ## run the whole test suite
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/check.installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -36,6 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 if forbidden:
                     raise pytest.UsageError(f"{name} is missing, and skips are forbidden")
                 item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Files that take long come first, so that none is left to one process at the end.
+        items.sort(key=lambda item: item.path.parent.name != "live")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
