@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import argon2
 
-from authwright import server as composition
+from authwright.app import server as composition
 from authwright.config import Settings
 from bench import stuffing
 from bench.figures import CORES, ROUNDS, TRIED, Figure, bare_signature, below, calmest

@@ -66,7 +66,7 @@ def commands_page() -> str:
     page = [
         f"{_NOTE}# Commands\n",
         "Every command has `--help`. Exit status: 0 done, 1 refused (the reason is on standard error), 2 wrong usage or "
-        "settings\nthat cannot be used, 3 the server is not installed or cannot listen.\n",
+        "settings\nthat cannot be used, 3 the server is not installed or cannot listen, or some rows of\nan import were refused.\n",
     ]
     root: Any = typer.main.get_command(commands)
 
@@ -125,9 +125,10 @@ The whole surface with bodies and examples is in [`openapi.json`](../../openapi.
 
 ## Refusals
 
-`/token` answers `{{"error", "error_description", "request_id"}}` (RFC 6749 section 5.2). Everything else answers problem
+`/token` and `/introspect` answer `{{"error", "error_description", "request_id"}}` (RFC 6749 section 5.2). Everything else answers problem
 details, `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, `request_id` and the stable `error` of this
-table. `request_id` is in the header `X-Request-Id` and in the log, too. What was sent is never repeated.
+table. `request_id` is in the header `X-Request-Id` and in the log, too, as is `trace_id` where requests are traced. What was sent is
+never repeated.
 
 | error | status | usual text |
 |---|---|---|
@@ -207,7 +208,8 @@ def llms_txt() -> str:
             "> An auth server and library in Python: accounts, API clients, tokens that verify locally, a logout that every API",
             "> honours within a second, and plans with limits.",
             "",
-            "Install the guard, which protects an API, with `pip install authwright`, the server with `authwright[server]`. Try it with",
+            "Install the guard, which protects an API, with `pip install authwright`, the server with `authwright[server]`.",
+            "Nothing is published yet: give pip a checkout (`pip install './authwright[server]'`). Try it with",
             "`authwright dev`; `authwright serve` is for production. Never verify its tokens by hand: use `authwright.guard`.",
             "",
             "## Pages",

@@ -1,4 +1,7 @@
-"""Builds the documentation site into `.site`, with the files that its pages lead to: part of `make docs`."""
+"""Builds the documentation site into `.site`, with the files that its pages lead to: part of `make docs`.
+
+A link that leads nowhere ends it.
+"""
 
 import re
 import shutil
@@ -26,9 +29,26 @@ def main() -> None:
     for page in SITE.rglob("*.html"):
         up = "../" * len(page.parent.relative_to(SITE).parts)
         text = page.read_text(encoding="utf-8")
-        for name in BESIDE:
-            text = re.sub(rf'href="(?:\.\./)+{re.escape(name)}(?=["/])', f'href="{up}{name}', text)
+        # One step more than leads to the top: it leads out of `docs`.
+        names = "|".join(map(re.escape, BESIDE))
+        text = re.sub(rf'href="{re.escape(up)}\.\./({names})(?=["/])', rf'href="{up}\1', text)
         page.write_text(text, encoding="utf-8")
+    if dead := [f"{page.relative_to(SITE)}: {link}" for page in SITE.rglob("*.html") for link in dead_links(page)]:
+        sys.exit("Links that lead nowhere:\n" + "\n".join(dead))
+
+
+def dead_links(page: Path) -> list[str]:
+    """The links of *page* to files of the site that are not there."""
+    links = re.findall(r'(?:href|src)="?([^"\s>]+)', page.read_text(encoding="utf-8"))
+    files = [link for link in links if not re.match(r"[a-z]+:|//|#", link)]
+    # What is not found has links to the top of wherever the site is put.
+    top = SITE if page.name == "404.html" else page.parent
+    return [link for link in files if not _leads(top, re.split("[?#]", link)[0])]
+
+
+def _leads(folder: Path, link: str) -> bool:
+    target = SITE / link.lstrip("/") if link.startswith("/") else folder / link
+    return (target / "index.html").exists() or target.is_file()
 
 
 if __name__ == "__main__":

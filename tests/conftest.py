@@ -33,15 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         needed += [(marker.args[0], (ROOT / marker.args[0]).exists()) for marker in item.iter_markers("made")]
         for name, found in needed:
             if not found:
-                if forbidden:
-                    raise pytest.UsageError(f"{name} is missing, and skips are forbidden")
-                item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
+                item.add_marker(pytest.mark.missing(name) if forbidden else pytest.mark.skip(reason=f"needs {name}"))
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Files that take long come first, so that none is left to one process at the end.
         items.sort(key=lambda item: item.path.parent.name != "live")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("missing"):
+        pytest.fail(f"{marker.args[0]} is missing, and skips are forbidden", pytrace=False)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if hasattr(report, "node"):
+        # Of another process, which has looked at it already.
+        return
     for name, text in report.sections:
         ISSUED.search(text.encode(), f"{name} of {report.nodeid}")
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -20,19 +21,29 @@ INSTALL_SECONDS = 600
 _FENCE = re.compile(r'^```([a-z]+)(?: title="(\S+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
+def answers(at: str) -> bool:
+    try:
+        urllib.request.urlopen(at, timeout=2)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def started(command: str, at: str, folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """*command*, as in a terminal of its own, once it answers at *at*."""
+    """*command*, as in a terminal of its own, once it answers at *at*, where nobody may have answered before."""
+    if answers(at):
+        sys.exit(f"Something answers at {at} already: end it first.")
     with (folder.parent / "terminal.log").open("ab") as log:
         process = subprocess.Popen(
             ["sh", "-c", command], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
         )
     deadline = time.monotonic() + INSTALL_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(at, timeout=2)
+        if answers(at):
             return process
-        except OSError:
-            time.sleep(0.2)
+        time.sleep(0.2)
     stop(process)
     sys.exit(f"{command!r} does not answer at {at}:\n{(folder.parent / 'terminal.log').read_text()}")
 

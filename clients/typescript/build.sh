@@ -12,7 +12,11 @@ cd "$work"
 mkdir package
 node_modules/.bin/openapi-ts --file openapi-ts.config.mjs --silent
 sed "s/\"version\": \"0.0.0\"/\"version\": \"$version\"/" package.json > package/package.json
+# The registry holds the package against the repository that it was built in.
+[ -z "${GITHUB_REPOSITORY:-}" ] ||
+    npm --prefix package pkg set "repository.type=git" "repository.url=git+https://github.com/$GITHUB_REPOSITORY.git"
 # The compiler looks in here for the kind of module that it makes.
 node_modules/.bin/tsc
-cp "$here/README.md" "$here/../../LICENSE" package
+cp "$here/../../docs/howto/call-it-from-typescript.md" package/README.md
+cp "$here/../../LICENSE" package
 npm pack --silent --pack-destination "$out" ./package

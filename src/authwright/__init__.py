@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "SettingsError", "create_app", "lifespan", "load_settings"]
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded when asked for: an API that imports the guard must not load the server.
-    if name in ("create_app", "lifespan"):
-        from authwright.app import routes
+# A type checker is not told: to it every name would exist.
+if not TYPE_CHECKING:
 
-        return getattr(routes, name)
-    if name in __all__:
-        from authwright import config
+    def __getattr__(name: str) -> Any:
+        # Loaded when asked for: an API that imports the guard must not load the server.
+        if name in ("create_app", "lifespan"):
+            from authwright.app import routes
 
-        return getattr(config, name)
-    raise AttributeError(f"module 'authwright' has no attribute {name!r}")
+            return getattr(routes, name)
+        if name in __all__:
+            from authwright import config
+
+            return getattr(config, name)
+        raise AttributeError(f"module 'authwright' has no attribute {name!r}")

@@ -86,6 +86,7 @@ class Serverless:
             try:
                 if not server.is_open:
                     await server.open()
+                    await server.look_around()
                 await server.revoke.catch_up()
                 await server.verify.reload_keys(server.clock())
                 server.quotas.read_again()
@@ -107,10 +108,16 @@ class Serverless:
         await _try("leases_not_returned", server.rates.close)
         if changes and server.settings.smtp_url:
             await _try("notices_wait", lambda: server.notices.send(server.clock))
+        if server.tracing is not None:
+            await asyncio.to_thread(server.tracing.flush)
         loop = asyncio.get_running_loop()
         if loop.time() < self._chores_due:
             return
         self._chores_due = loop.time() + CHORES_SECONDS
+        await _try("hashes_not_looked_at", server.look_around)
+        # What could not be sent before.
+        if server.settings.smtp_url:
+            await _try("notices_wait", lambda: server.notices.send(server.clock))
         await _try("events_not_taken", lambda: server.event_push.push(server.clock))
         await _try("events_not_sealed", lambda: server.audit.seal(server.clock))
         await _try("events_not_forgotten", lambda: server.audit.forget(server.clock()))

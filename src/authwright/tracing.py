@@ -62,6 +62,10 @@ class Tracing:
         """*group*, some verbs of a store, with a span around each."""
         return _Traced(group, self._tracer, name, system)
 
+    def flush(self) -> None:
+        """Send what there is now, and wait until the collector has it, a few seconds at most."""
+        self.provider.force_flush(int(_COLLECTOR_SECONDS * 1000))
+
     def close(self) -> None:
         """Send what is left, and stop; a collector that does not answer is not waited for."""
         ending = Thread(target=self.provider.shutdown, daemon=True)

@@ -83,6 +83,13 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
     assert {name.removesuffix("_FILE") for name in named} <= _KNOWN
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_block_is_overlooked(page: Path) -> None:
+    fences = re.findall(r"^ *(?:```|~~~)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    found = [block for block in BLOCKS.values() if block.page == str(page.relative_to(ROOT))]
+    assert len(fences) == 2 * len(found)
+
+
 def test_blocks_are_found() -> None:
     assert len(blocks("python")) > 20
     assert sum(len(list(commands(each.values[0]))) for each in blocks("", "sh", "bash")) > 40

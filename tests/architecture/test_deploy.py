@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -34,7 +35,10 @@ def test_the_dockerfile_copies_what_there_is_and_ends_as_nobody() -> None:
 
 
 def test_the_compose_file_starts_databases_only_where_they_are_asked_for() -> None:
-    services = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]
+    document = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+    services = document["services"]
+    (network,) = document["networks"]["default"]["ipam"]["config"]
+    assert services["authwright"]["environment"]["FORWARDED_ALLOW_IPS"] == network["gateway"]
     profiles = {name: service.get("profiles") for name, service in services.items()}
     assert profiles == {
         "authwright": None,
@@ -57,3 +61,11 @@ def test_what_deployment_files_set_are_settings() -> None:
                 re.findall(r"\b(AUTHWRIGHT_[A-Z_]+|SECRET_KEY|DATABASE_URL|MONGO_URI|REDIS_URL)\b", file.read_text())
             )
             assert named <= KNOWN, file
+
+
+def test_deployment_files_name_the_version_there_is() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((DEPLOY / "helm/authwright/Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    for host in ("lambda", "vercel"):
+        assert f"authwright-{version}-py3-none-any.whl" in (DEPLOY / host / "requirements.txt").read_text()

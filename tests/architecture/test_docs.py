@@ -1,11 +1,17 @@
 """The documentation says what the code says: generated pages, the "Where is ...?" table, links, commands."""
 
 import importlib
+import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from authwright.domain.secrets import CLIENT_KEY_PREFIX, new_key
+from authwright.guard import Guard
+from authwright.services.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -26,7 +32,8 @@ def where_is() -> list[tuple[str, str]]:
 
 
 def test_the_where_is_table_is_read() -> None:
-    assert len(where_is()) > 20
+    table = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8").partition("| Where is |")[2]
+    assert len(where_is()) == len(re.findall(r"^\| .+\? \|", table, re.MULTILINE)) > 20
 
 
 @pytest.mark.parametrize(("path", "name"), where_is())
@@ -73,3 +80,54 @@ def test_the_skill_for_agents_is_in_the_package_and_names_what_there_is() -> Non
     assert text.startswith("---\nname: authwright\ndescription: ")
     for module, name in re.findall(r"from (authwright[\w.]*) import (\w+)", text):
         assert hasattr(importlib.import_module(module), name)
+
+
+def test_a_dead_link_of_the_site_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make docs` looks at every link of what it built."""
+    spec = importlib.util.spec_from_file_location("docs_site", ROOT / "docs/site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    docs_site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docs_site)
+    monkeypatch.setattr(docs_site, "SITE", tmp_path)
+    (tmp_path / "howto/deploy").mkdir(parents=True)
+    (tmp_path / "howto/deploy/index.html").touch()
+    page = tmp_path / "howto/index.html"
+    page.write_text(
+        '<a href="deploy/#top"><a href="../howto/"><a href="../deploy/Dockerfile"><a href="https://x.example">'
+    )
+    assert docs_site.dead_links(page) == ["../deploy/Dockerfile"]
+
+
+def named_metrics(page: str) -> set[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`authwright_[^|]+)\|", text, re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+def exposed_metrics(exposition: str) -> set[str]:
+    return {line.split()[2] for line in exposition.splitlines() if line.startswith("# TYPE authwright_")}
+
+
+def test_every_metric_is_described_and_no_other() -> None:
+    told = exposed_metrics(Metrics().exposition().decode())
+    assert named_metrics("docs/reference/metrics.md") == {name for name in told if not name.endswith("_created")}
+
+
+async def test_every_metric_of_the_guard_is_described_and_no_other() -> None:
+    guard = Guard(
+        issuer="https://auth.example.com",
+        audience="https://api.example.com",
+        key=new_key(CLIENT_KEY_PREFIX),
+        limits=True,
+    )
+    told = exposed_metrics(guard.exposition())
+    await guard.close()
+    assert named_metrics("docs/howto/protect-an-api.md") == told
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.stem)
+def test_what_measures_can_be_loaded(path: Path) -> None:
+    if path.stem not in ("__main__", "peer"):
+        command = [sys.executable, "-c", f"import bench.{path.stem}"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)

@@ -26,6 +26,7 @@ def doctor(folder: Path, *arguments: str, **env: str) -> tuple[int, Findings]:
     findings: Findings = {}
     for line in done.stdout.splitlines():
         found = json.loads(line)
+        assert found["level"] == "ok" or found["remedy"], found
         worst = findings.get(found["about"], ("ok",))[0]
         if ("ok", "warning", "error").index(found["level"]) >= ("ok", "warning", "error").index(worst):
             findings[found["about"]] = found["level"], found["text"], found["remedy"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,7 +37,12 @@ def test_a_build_is_reproducible_and_holds_what_it_should(tmp_path: Path) -> Non
     assert first == second
     (wheel,) = (tmp_path / "one-dist").glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"authwright/py.typed", "authwright/SKILL.md", "authwright/cli/templates/compose.yml"} <= names
+    assert {
+        "authwright/py.typed",
+        "authwright/SKILL.md",
+        "authwright/llms.txt",
+        "authwright/cli/templates/compose.yml",
+    } <= names
     assert not [name for name in names if name.startswith(("tests/", "docs/", "bench/")) or name.endswith(".db")]
 
 
@@ -47,15 +53,18 @@ def test_the_typescript_client_is_generated_and_does_what_its_page_shows(tmp_pat
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         command = [ROOT / "clients/typescript/build.sh", "1.2.3", tmp_path / name]
-        subprocess.run(command, check=True, capture_output=True)
+        named = {**os.environ, "GITHUB_REPOSITORY": "owner/name"}
+        subprocess.run(command, check=True, capture_output=True, env=named)
     one, two = (each.read_bytes() for each in tmp_path.glob("*/authwright-client-1.2.3.tgz"))
     assert one == two
     with tarfile.open(tmp_path / "one/authwright-client-1.2.3.tgz") as packed:
         packed.extractall(tmp_path, filter="data")
+    about = json.loads((tmp_path / "package/package.json").read_text())
+    assert about["repository"] == {"type": "git", "url": "git+https://github.com/owner/name.git"}
     (tmp_path / "node_modules/@authwright").mkdir(parents=True)
     (tmp_path / "package").rename(tmp_path / "node_modules/@authwright/client")
     (tmp_path / "package.json").write_text('{"type": "module"}')
-    page = (ROOT / "clients/typescript/README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/howto/call-it-from-typescript.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```ts\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
     def compiled(name: str, text: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +88,8 @@ def test_the_typescript_client_is_generated_and_does_what_its_page_shows(tmp_pat
         log = server.log.read_text()
     assert done.stdout.startswith("ada undefined\n")
     assert "virginica" in done.stdout
-    # Twice for each of both: the library asks for a token by every scheme that the document allows.
+    # The library asks for a token by both schemes that the document allows, one after the other: two refreshes for the
+    # first call, and two, not four, for those at the same time.
     assert len(re.findall(r"path=/refresh-token", log)) == 4
 
 
@@ -87,3 +97,10 @@ def test_dependency_updates_wait_for_a_week() -> None:
     text = (ROOT / ".github/dependabot.yml").read_text()
     assert text.count("package-ecosystem") == text.count("cooldown: {default-days: 7}") > 3
     assert json.loads((ROOT / "tests/node/package.json").read_text())["private"]
+
+
+def test_the_workflow_publishes_the_file_that_it_built() -> None:
+    """Without the dot npm takes `dist/...` for a repository of somebody called dist."""
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    (command,) = re.findall(r"npm publish .*", text)
+    assert command.split()[-1] == "./dist/authwright-client-*.tgz"

@@ -17,8 +17,9 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
-from authwright.config import SettingsError
+from authwright.config import SettingsError, load_settings
 from authwright.serverless import Serverless
+from collector import collecting
 from databases import new_postgres_database, own_postgres
 from harness import production
 from issued import ISSUED
@@ -250,6 +251,32 @@ async def test_now_and_then_it_does_what_a_server_does_all_the_time(containers: 
     containers.start().ask("POST", "/register", **FORM)
     told = run(containers.folder, "events", "verify", "--json", **containers.env)
     assert json.loads(told.stdout) == {"events": 2, "sealed": 1, "problems": [], "remarks": []}
+
+
+async def test_spans_are_sent_before_the_answer_ends(containers: Containers) -> None:
+    with collecting() as collector:
+        containers.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+        container = containers.start()
+        assert container.ask("POST", "/register", **FORM)[0] == 201
+        # Frozen from here on, it could not send anything.
+        container.process.send_signal(signal.SIGSTOP)
+        assert collector.named("POST /register")
+
+
+async def test_how_long_imported_hashes_take_is_known_before_the_first_login(
+    containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the time of a refusal told who came from elsewhere."""
+    # The logs of this process are those of the tests.
+    monkeypatch.setattr("authwright.serverless.configure_logs", lambda **_: None)
+    hashed = "$2b$12$rconrgOMxFNxH2bBv43sXel3JC0gW2XBGeE7apa1D1Z.c9ysUyNl."
+    (containers.folder / "users.csv").write_text(f"username,password_hash\nada,{hashed}\n")
+    assert run(containers.folder, "users", "import", "users.csv", **containers.env).returncode == 0
+    app = Serverless(load_settings("serve", environ=containers.env, dotenv=None))
+    http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=ISSUER)
+    assert (await http.get("/health")).status_code == 200
+    assert app._server.hashing._slowest > 0
+    await app._server.close()
 
 
 def test_a_store_in_a_file_is_refused(tmp_path: Path) -> None:

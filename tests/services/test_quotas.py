@@ -74,8 +74,9 @@ async def test_what_cannot_be_stored_yet_is_counted_all_the_same(clock: Clock, m
     await store.close()
 
 
-async def test_what_was_just_read_is_not_forgotten_before_it_is_used(clock: Clock) -> None:
-    """The look around comes between the answer of the store and those that waited for it."""
+@pytest.mark.parametrize("forget", ["_look", "read_again"])
+async def test_what_was_just_read_is_not_forgotten_before_it_is_used(clock: Clock, forget: str) -> None:
+    """What forgets the unused comes between the answer of the store and those that waited for it."""
     store = sqlite_store(None)
     await store.open()
     quotas = Quotas(store, Usage(store, Metrics(), clock), clock, alone=False)
@@ -83,7 +84,10 @@ async def test_what_was_just_read_is_not_forgotten_before_it_is_used(clock: Cloc
     while not len(quotas):  # noqa: ASYNC110 - it is about the very turn of the loop
         await asyncio.sleep(0)
     assert not waiting.done()
-    await quotas._look()
+    clock.advance(61)
+    if (forgetting := getattr(quotas, forget)()) is not None:
+        await forgetting
+    assert not len(quotas)
     assert await waiting == 10
     quotas.put(ADA, 7, day=day_of(clock.now))
     assert await quotas.left(ADA, TEN) == 3

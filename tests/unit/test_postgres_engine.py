@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -202,3 +203,23 @@ async def test_who_is_cancelled_while_a_connection_is_made_leaves_nothing_behind
             await (await connecting).close()
         gc.collect()
     assert left == []
+
+
+async def test_who_is_cancelled_while_a_server_does_not_answer_waits_no_longer() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            pass
+        writer.close()
+
+    before = asyncio.all_tasks()
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await postgres._connected(f"postgresql://ada@127.0.0.1:{port}/x", timeout=1)
+    assert time.monotonic() - begun < 0.8
+    # What was begun ends by itself.
+    _, unfinished = await asyncio.wait(asyncio.all_tasks() - before, timeout=10)
+    assert not unfinished
+    silent.close()

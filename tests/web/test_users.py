@@ -226,6 +226,9 @@ async def test_the_reset_page_escapes_what_the_link_says(service: Service) -> No
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
+    # Browsers ask for an icon, which would be a 404: this page has an empty one, and may.
+    assert '<link rel="icon" href="data:,">' in page.text
+    assert "img-src data:" in policy
 
 
 @pytest.mark.parametrize("way", ["password", "address", "everywhere", "disabled"])

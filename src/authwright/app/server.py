@@ -327,7 +327,7 @@ class Server:
             else:
                 log.info("store_migrated")
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.revoke.follow(self.clock, self._look_around))
+            group.create_task(self.revoke.follow(self.clock, self.look_around))
             group.create_task(self.usage.flush_regularly())
             group.create_task(self.rates.tidy_regularly())
             group.create_task(self.quotas.follow())
@@ -337,7 +337,8 @@ class Server:
             group.create_task(self.audit.run_regularly(self.clock))
             group.create_task(self.event_push.run_regularly(self.clock))
 
-    async def _look_around(self) -> None:
+    async def look_around(self) -> None:
+        """Read what others may have changed: the keys, and which foreign hashes there are. Raises StoreUnavailable."""
         await self.verify.reload_keys(self.clock())
         await self.hashing.measure(await self.store.users.password_formats())
 

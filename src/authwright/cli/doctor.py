@@ -79,6 +79,9 @@ def doctor(
     raise typer.Exit(1 if any(finding.level == "error" for finding in examination.findings) else 0)
 
 
+_SETTINGS_REMEDY: Final = "change it in .env or in the environment; docs/reference/settings.md has what each may be"
+
+
 class Examination:
     """Looks at one thing after the other, and keeps what it finds."""
 
@@ -95,7 +98,7 @@ class Examination:
             settings = store_settings()
         except SettingsError as error:
             for problem in error.problems:
-                self._find("error", "settings", problem)
+                self._find("error", "settings", problem, _SETTINGS_REMEDY)
             return
         self._find("ok", "settings", f"authwright {settings.mode} for {settings.issuer}")
         self._files(settings)
@@ -129,7 +132,7 @@ class Examination:
             server = Server(settings)
         except SettingsError as error:
             for problem in error.problems:
-                self._find("error", "settings", problem)
+                self._find("error", "settings", problem, _SETTINGS_REMEDY)
             return
         try:
             if missing := await server.store.migrate(check=True):

@@ -129,7 +129,9 @@ class Quotas:
         if reading is None:
             reading = self._reading[caller] = asyncio.create_task(self._read(caller, counted, now))
             reading.add_done_callback(lambda _: self._reading.pop(caller))
-        return await asyncio.shield(reading)
+        counted = await asyncio.shield(reading)
+        # It may have been forgotten as unused before those that waited for it came on.
+        return self._counted.setdefault(caller, counted)
 
     async def _read(self, caller: Subject, before: _Counted | None, now: Instant) -> _Counted:
         day = day_of(now)
@@ -153,8 +155,6 @@ class Quotas:
             else:
                 counted = _Counted(day, today, month)
             counted.again_at = Instant(0)
-        # Those that wait for it come in a moment: it must not pass for unused until then.
-        counted.used = now
         self._counted[caller] = counted
         return counted
 

@@ -6,7 +6,6 @@ times; that also makes databases usable that speak the same protocol and are ser
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -279,7 +278,7 @@ class PostgresDatabase:
 
 
 async def _connected(*given: Any, **named: Any) -> Any:
-    """`asyncpg.connect`; who is cancelled meanwhile waits until it has ended, at most as long as it may take.
+    """`asyncpg.connect`, which goes on to its end by itself where its caller is cancelled, and is closed then.
 
     Cancelled halfway it would leave an error behind that nobody gets, and that the event loop complains of.
     """
@@ -287,9 +286,13 @@ async def _connected(*given: Any, **named: Any) -> Any:
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        with contextlib.suppress(Exception):
-            (await connecting).terminate()
+        connecting.add_done_callback(_let_go)
         raise
+
+
+def _let_go(connecting: "asyncio.Future[Any]") -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().terminate()
 
 
 async def _fetch(connection: Any, sql: str, values: tuple[Any, ...], seconds: float | None = None) -> list[Row]:
