@@ -1,6 +1,7 @@
 """authwright doctor: every fault that is planted is found, and told with what to do about it."""
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from authwright.config import new_secret_key
+from authwright.cli import doctor as module
+from authwright.config import Settings, new_secret_key
 from processes import free_port, production_environment, run, serving
 
 Findings = dict[str, tuple[str, str, str]]
@@ -183,3 +185,26 @@ def test_development_is_examined_too(tmp_path: Path) -> None:
     with serving(tmp_path, "dev"):
         code, found = doctor(tmp_path)
     assert (code, "issuer" in found, found["settings"][0]) == (0, False, "ok")
+
+
+@pytest.mark.parametrize(("beside", "level"), [(0.3, "ok"), (0.55, "warning")])
+def test_a_slow_build_of_argon2_is_told_from_a_slow_machine(
+    monkeypatch: pytest.MonkeyPatch, beside: float, level: str
+) -> None:
+    """By what a hash takes beside SHA-512: here *beside* of it, at whatever speed."""
+    seconds = iter((beside * 7, 7.0))
+    monkeypatch.setattr(module, "_least", lambda _: next(seconds))
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    examination = module.Examination()
+    examination._argon2(Settings.dev())
+    (finding,) = examination.findings
+    assert (finding.level, "-march=native" in finding.remedy) == (level, level == "warning")
+
+
+def test_a_full_disk_and_a_folder_that_is_not_ours_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40 - 2**20, 2**20))
+    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    examination = module.Examination()
+    examination._files(Settings.dev(data=str(tmp_path)))
+    assert [(each.level, bool(each.remedy)) for each in examination.findings] == [("warning", True), ("error", True)]

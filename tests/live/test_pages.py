@@ -4,7 +4,9 @@ Changed are names: where the server is, and which file or database of the reader
 would install (it is looked at), and what never ends is cut off.
 """
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import shlex
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -224,7 +227,7 @@ with TestClient(before.app) as old, TestClient(after.app) as new:
 def test_users_come_from_elsewhere(tmp_path: Path) -> None:
     """The page's app, its export, the import, and the app that takes its place; the old tokens are refused by it.
 
-    Then the table of fastapi-users, and a realm of Keycloak's.
+    Then the table of fastapi-users, a realm of Keycloak's and an export of Auth0's: all of them log in as before.
     """
     page = "docs/howto/come-from-elsewhere.md"
     api = f"http://127.0.0.1:{free_port()}"
@@ -257,10 +260,23 @@ def test_users_come_from_elsewhere(tmp_path: Path) -> None:
         done_well(taken(page, 4), tmp_path, AUTHWRIGHT_MODE="dev")
         assert bearer(http, "grace@example.com", "secret")
         (tmp_path / "realm.json").write_text(
-            json.dumps({"realm": "x", "users": [{"username": "eve", "enabled": True, "credentials": []}]})
+            json.dumps({"realm": "x", "users": [_of_keycloak("eve", "eve's password")]})
         )
         done_well(taken(page, 5), tmp_path, AUTHWRIGHT_MODE="dev")
-        assert "eve" in run(tmp_path, "users", "list", AUTHWRIGHT_MODE="dev").stdout
+        assert bearer(http, "eve", "eve's password")
+        of_auth0 = {"email": "alan@example.com", "email_verified": True, "passwordHash": bcrypt.replace("$2b$", "$2a$")}
+        (tmp_path / "export.json").write_text(json.dumps(of_auth0) + "\n")
+        done_well(taken(page, 6), tmp_path, AUTHWRIGHT_MODE="dev")
+        assert bearer(http, "alan@example.com", "secret")
+
+
+def _of_keycloak(username: str, password: str) -> dict[str, Any]:
+    salt, rounds = b"sixteen bytes of", 1000
+    value = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds, 64)
+    secret = {"value": base64.b64encode(value).decode(), "salt": base64.b64encode(salt).decode()}
+    about = {"hashIterations": rounds, "algorithm": "pbkdf2-sha512", "additionalParameters": {}}
+    credential = {"type": "password", "secretData": json.dumps(secret), "credentialData": json.dumps(about)}
+    return {"username": username, "enabled": True, "credentials": [credential]}
 
 
 def test_users_are_brought_along_and_taken_away(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from authwright.config import SettingsError, check_settings
 from authwright.domain.event import COMMAND_LINE, event
+from authwright.services import event_push
 from authwright.services.audit import GAP_SECONDS
 from authwright.services.event_push import EventPush, NotTaken
 from authwright.webhook import Webhook
@@ -360,3 +362,30 @@ async def test_a_server_sends_by_itself(clock: Clock, taker: Taker, monkeypatch:
         await service.registered_login()
         await asyncio.wait_for(done.wait(), 10)
     assert [number for each in taker.numbers for number in each][:1] == [1]
+
+
+async def test_pauses_grow_while_nobody_takes_them_and_are_short_again_afterwards(
+    service: Service, push: EventPush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[Exception | None] = [*(NotTaken("503") for _ in range(9)), None, RuntimeError("ours"), None]
+    pauses: list[float] = []
+
+    async def pushed(_: object) -> None:
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    async def slept(seconds: float) -> None:
+        pauses.append(seconds)
+        if not outcomes:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(push, "push", pushed)
+    # Of this module alone: other things sleep meanwhile.
+    monkeypatch.setattr(event_push, "asyncio", SimpleNamespace(sleep=slept))
+    with pytest.raises(asyncio.CancelledError):
+        await push.run_regularly(service.clock)
+    first, most = event_push.EVERY_SECONDS, event_push.MOST_PAUSE
+    grown = [min(most, first * 2**doubled) for doubled in range(10)]
+    assert grown[-1] == most
+    assert pauses == [*grown, first, most, first]
