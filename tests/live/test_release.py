@@ -79,7 +79,12 @@ def test_the_typescript_client_is_generated_and_does_what_its_page_shows(tmp_pat
     # Tokens of ten seconds are always about to expire: each request refreshes first.
     with serving(tmp_path, "dev", port=port, AUTHWRIGHT_ACCESS_TOKEN_SECONDS="10") as server, server.http() as http:
         http.post("/register", json={"username": "ada", "password": "a long passphrase"})
-        good = compiled("good", program.replace("https://auth.example.com", server.base))
+        end = """
+import { logout } from "@authwright/client";
+await logout({ client });
+try { await me({ client }); } catch (refusal) { console.log((refusal as { error: string }).error); }
+"""
+        good = compiled("good", program.replace("https://auth.example.com", server.base) + end)
         assert good.returncode == 0, good.stdout
         done = subprocess.run(
             ["node", "good.js"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
@@ -87,10 +92,11 @@ def test_the_typescript_client_is_generated_and_does_what_its_page_shows(tmp_pat
         assert done.returncode == 0, done.stderr
         log = server.log.read_text()
     assert done.stdout.startswith("ada undefined\n")
-    assert "virginica" in done.stdout
+    assert done.stdout.count("virginica") > 1
+    assert done.stdout.endswith("\ninvalid_grant\n")
     # The library asks for a token by both schemes that the document allows, one after the other: two refreshes for the
-    # first call, and two, not four, for those at the same time.
-    assert len(re.findall(r"path=/refresh-token", log)) == 4
+    # first call, two, not four, for those at the same time, two to log out; the last one is refused.
+    assert len(re.findall(r"path=/refresh-token", log)) == 7
 
 
 def test_dependency_updates_wait_for_a_week() -> None:
