@@ -1,6 +1,9 @@
 # Nothing else is needed than Python 3.11 or newer with venv, and make.
 PYTHON ?= python3
 PORT ?= 8000
+# How many processes run tests; `auto`: one for each core. That is sooner done, but where two share two cores the server that
+# stands in for MongoDB, in Python, may take longer than ours wait for one.
+PROCESSES ?= 0
 BIN := .venv/bin
 
 .PHONY: run test check bench endurance docs release audit train lock clean
@@ -9,7 +12,7 @@ run: .venv/run.installed  ## start the development server and print what to try
 	$(BIN)/authwright dev --port $(PORT)
 
 test: .venv/test.installed  ## run the whole test suite
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/check.installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

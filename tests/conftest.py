@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from authwright.config import SETTINGS, setting_names
-from authwright.storage.mongo import database as mongo_database
 from databases import mongo, postgres, redis
 from harness import Clock, Service, open_service
 from issued import ISSUED, note_at_the_source
@@ -96,14 +95,9 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mongo_server() -> Iterator[str]:
-    """The URL of a server that speaks MongoDB's protocol; what waits for it here is patient.
-
-    It is written in Python: how soon it answers two hundred at once depends on what else the machine has to do.
-    """
-    patience, mongo_database.SECONDS = mongo_database.SECONDS, 60.0  # type: ignore[misc]
+    """The URL of a server that speaks MongoDB's protocol."""
     with mongo() as url:
         yield url
-    mongo_database.SECONDS = patience  # type: ignore[misc]
 
 
 @pytest.fixture(scope="session")

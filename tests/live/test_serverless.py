@@ -263,7 +263,7 @@ async def test_spans_are_sent_before_the_answer_ends(containers: Containers) -> 
         assert collector.named("POST /register")
 
 
-async def test_how_long_imported_hashes_take_is_known_before_the_first_login(
+async def test_r159_how_long_imported_hashes_take_is_known_before_the_first_login(
     containers: Containers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the time of a refusal told who came from elsewhere."""
