@@ -8,22 +8,23 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import asyncpg
 import httpx2
 import pytest
 
 from authwright.config import SettingsError, load_settings
 from authwright.serverless import Serverless
-from collector import collecting
 from databases import new_postgres_database, own_postgres
-from harness import production
+from harness import Clock, bearer, production
 from issued import ISSUED
 from processes import environment, free_port, production_environment, run, wait_for
+from receivers import collecting, mail_server, taking
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HOST = "auth.example.com"
@@ -263,12 +264,87 @@ async def test_spans_are_sent_before_the_answer_ends(containers: Containers) -> 
         assert collector.named("POST /register")
 
 
-async def test_r159_how_long_imported_hashes_take_is_known_before_the_first_login(
-    containers: Containers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else the time of a refusal told who came from elsewhere."""
-    # The logs of this process are those of the tests.
+@asynccontextmanager
+async def hosted(containers: Containers, clock: Clock, **env: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the app in this process, on a *clock* of its own; what the host does around it, Mangum does above."""
+    app = Serverless(load_settings("serve", environ=containers.env | env, dotenv=None), clock=clock)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=ISSUER) as http:
+        yield http
+    # A host ends it without a word; this process lives on.
+    await app._server.close()
+
+
+@pytest.fixture
+def logs_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("authwright.serverless.configure_logs", lambda **_: None)
+
+
+@pytest.mark.usefixtures("logs_of_this_process")
+async def test_r164_mail_goes_out_before_the_answer_ends_or_with_a_later_request(containers: Containers) -> None:
+    clock = Clock()
+    async with mail_server() as mail:
+        smtp = {"SMTP_URL": f"smtp://127.0.0.1:{mail.port}", "AUTHWRIGHT_MAIL_FROM": "auth@example.com"}
+        async with hosted(containers, clock, **smtp) as http:
+            await http.post("/register", json={**FORM, "email": "ada@example.com"})
+            token = (await http.post("/login", data=FORM)).json()["access_token"]
+            change = {"current_password": FORM["password"], "new_password": "another long passphrase"}
+            answer = await http.post("/me/password", json=change, headers=bearer(token))
+            assert mail.got == [("ada@example.com", "The password of your account was changed")]
+            mail.answer = "450 try again later"
+            token = answer.json()["access_token"]
+            answer = await http.post("/me/keys", json={"name": "notebook"}, headers=bearer(token))
+            assert (answer.status_code, len(mail.got)) == (201, 1)
+        mail.answer = ""
+        clock.advance(3600)
+        # Another container, whose first request changes nothing.
+        async with hosted(containers, clock, **smtp) as http:
+            assert (await http.get("/health")).status_code == 200
+        assert mail.got[1:] == [("ada@example.com", "An API key was made for your account")]
+
+
+@pytest.mark.usefixtures("logs_of_this_process")
+async def test_events_are_pushed_and_forgotten_and_old_rows_with_them(containers: Containers) -> None:
+    clock = Clock()
+    # What has not come yet when the command below looks at it would be a forgery.
+    clock.advance(-32 * 86_400)
+    with taking() as taker:
+        hook = {
+            "AUTHWRIGHT_EVENTS_WEBHOOK": taker.url,
+            "AUTHWRIGHT_EVENTS_WEBHOOK_SECRET": "whsec_" + base64.b64encode(b"s" * 32).decode(),
+            "AUTHWRIGHT_EVENTS_WEBHOOK_NETWORKS": "127.0.0.0/8",
+            "AUTHWRIGHT_EVENTS_DAYS": "30",
+        }
+        async with hosted(containers, clock, **hook) as http:
+            assert (await http.post("/register", json=FORM)).status_code == 201
+            token = (await http.post("/login", data=FORM)).json()["access_token"]
+            assert (await http.post("/logout", headers=bearer(token))).status_code == 200
+        # The chores of this container came after its first request, and are not due again.
+        assert [event["kind"] for event in taker.events[0]] == ["registered"]
+        clock.advance(60)
+        async with hosted(containers, clock, **hook) as http:
+            await http.get("/health")
+        assert [event["kind"] for event in taker.events[1]] == ["events_sealed", "login", "logout"]
+        assert await rows(containers, "sessions") == 1
+        clock.advance(31 * 86_400)
+        async with hosted(containers, clock, **hook) as http:
+            await http.get("/health")
+    assert await rows(containers, "sessions") == 0
+    assert await rows(containers, "events WHERE kind IN ('registered', 'login', 'logout')") == 0
+    verdict = run(containers.folder, "events", "verify", "--json", **containers.env)
+    assert (verdict.returncode, json.loads(verdict.stdout)["problems"]) == (0, [])
+
+
+async def rows(containers: Containers, table: str) -> int:
+    connection = await asyncpg.connect(containers.env["DATABASE_URL"])
+    try:
+        return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.usefixtures("logs_of_this_process")
+async def test_r159_how_long_imported_hashes_take_is_known_before_the_first_login(containers: Containers) -> None:
+    """Else the time of a refusal told who came from elsewhere."""
     hashed = "$2b$12$rconrgOMxFNxH2bBv43sXel3JC0gW2XBGeE7apa1D1Z.c9ysUyNl."
     (containers.folder / "users.csv").write_text(f"username,password_hash\nada,{hashed}\n")
     assert run(containers.folder, "users", "import", "users.csv", **containers.env).returncode == 0

@@ -5,14 +5,15 @@ import socket
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
-from collector import collecting
-from databases import drop_postgres_database, new_postgres_database
+from databases import drop_postgres_database, new_mongo_database, new_postgres_database, own_postgres
 from issued import ISSUED
 from processes import free_port, production_environment, run, serving
+from receivers import collecting
 
 PASSWORD = "a long and unusual passphrase"
 FORM = {"username": "ada", "password": PASSWORD}
@@ -70,6 +71,45 @@ async def test_a_request_is_a_trace_with_what_the_database_and_redis_did(
     (line,) = [line for line in log if line["event"] == "request" and line["path"] == "/me"]
     assert line["trace_id"] == ours
     assert refused.json()["trace_id"] in {span.trace_id for span in collector.named("GET /users/{username}")}
+
+
+def test_what_mongodb_did_stands_in_the_trace(tmp_path: Path, mongo_server: str) -> None:
+    port = free_port()
+    with collecting() as collector:
+        url = new_mongo_database(mongo_server)
+        env = production_environment(port, DATABASE_URL=url, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        assert run(tmp_path, "migrate", **env).returncode == 0
+        with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
+            assert http.post("/register", json=FORM).status_code == 201
+            login = http.post("/login", data=FORM).json()
+            assert http.post("/refresh-token", json={"refresh_token": login["refresh_token"]}).status_code == 200
+            assert server.stop() in (0, -15)
+    (request,) = collector.named("POST /refresh-token")
+    (rotated,) = collector.named("sessions.rotate")
+    assert (rotated.trace_id, rotated.parent_id, rotated.failed) == (request.trace_id, request.span_id, False)
+    assert rotated.attributes["db.system.name"] == "mongodb"
+
+
+def test_what_a_store_failed_at_stands_in_the_trace_without_what_it_said(tmp_path: Path) -> None:
+    port = free_port()
+    with collecting() as collector, own_postgres() as database:
+        env = production_environment(port, DATABASE_URL=database.url, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        assert run(tmp_path, "migrate", **env).returncode == 0
+        with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
+            http.post("/register", json=FORM)
+            login = http.post("/login", data=FORM).json()
+            database.kill()
+            answer = http.post("/refresh-token", json={"refresh_token": login["refresh_token"]})
+            assert answer.status_code == 503
+            assert server.stop() in (0, -15)
+    (request,) = collector.named("POST /refresh-token")
+    assert (request.failed, request.attributes["http.response.status_code"]) == (True, 503)
+    (failed,) = [span for span in collector.spans if span.parent_id == request.span_id and span.failed]
+    assert failed.attributes["error.type"] == "StoreUnavailable"
+    assert set(failed.attributes) == {"db.system.name", "db.collection.name", "db.operation.name", "error.type"}
+    # Neither its address nor what the driver says of it.
+    assert b"asyncpg" not in collector.received
+    assert str(urlsplit(database.url).port).encode() not in collector.received
 
 
 def test_r35_r178_spans_hold_nothing_of_what_was_sent_or_answered(tmp_path: Path) -> None:

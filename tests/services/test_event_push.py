@@ -8,11 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,61 +22,20 @@ from authwright.services.event_push import EventPush, NotTaken
 from authwright.webhook import Webhook
 from certificates import certificate
 from harness import Clock, Service, development, open_service
+from receivers import EventTaker, taking
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 HERE = ("127.0.0.0/8", "::1/128")
 
 
-@dataclass
-class Taker:
-    """The other system."""
-
-    port: int = 0
-    answers: list[int] = field(default_factory=list)
-    taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/events?from=auth"
-
-    @property
-    def numbers(self) -> list[list[int]]:
-        return [[each["number"] for each in json.loads(body)["events"]] for _, body in self.taken]
-
-
-@contextmanager
-def taking(tls: ssl.SSLContext | None = None) -> Iterator[Taker]:
-    taker = Taker()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.path == "/events?from=auth"
-            body = self.rfile.read(int(self.headers["content-length"]))
-            taker.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            self.send_response_only(taker.answers.pop(0) if taker.answers else 204)
-            self.send_header("location", "/elsewhere")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        taker.port = server.server_address[1]
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield taker
-        server.shutdown()
-
-
 @pytest.fixture
-def taker() -> Iterator[Taker]:
+def taker() -> Iterator[EventTaker]:
     with taking() as running:
         yield running
 
 
 @pytest.fixture
-async def hook(taker: Taker) -> AsyncIterator[Webhook]:
+async def hook(taker: EventTaker) -> AsyncIterator[Webhook]:
     opened = Webhook(taker.url, secret=SECRET, networks=HERE)
     yield opened
     await opened.close()
@@ -101,7 +56,7 @@ async def happen(service: Service, times: int) -> None:
         await service.server.store.events.append(event("logout", COMMAND_LINE, now=service.clock()))
 
 
-async def test_events_are_sent_in_order_and_once(service: Service, push: EventPush, taker: Taker) -> None:
+async def test_events_are_sent_in_order_and_once(service: Service, push: EventPush, taker: EventTaker) -> None:
     await happen(service, 250)
     assert await push.push(service.clock) == 250
     assert [len(each) for each in taker.numbers] == [100, 100, 50]
@@ -115,7 +70,9 @@ async def test_events_are_sent_in_order_and_once(service: Service, push: EventPu
     assert sent[1] in await service.events(admin)
 
 
-async def test_whoever_has_the_secret_can_tell_that_it_was_us(service: Service, push: EventPush, taker: Taker) -> None:
+async def test_whoever_has_the_secret_can_tell_that_it_was_us(
+    service: Service, push: EventPush, taker: EventTaker
+) -> None:
     await happen(service, 1)
     await push.push(service.clock)
     headers, body = taker.taken[0]
@@ -128,7 +85,7 @@ async def test_whoever_has_the_secret_can_tell_that_it_was_us(service: Service, 
 
 @pytest.mark.parametrize("status", [500, 400, 410, 302, 307])
 async def test_what_was_not_taken_is_sent_again_with_the_same_id(
-    service: Service, push: EventPush, taker: Taker, status: int
+    service: Service, push: EventPush, taker: EventTaker, status: int
 ) -> None:
     taker.answers = [status]
     await happen(service, 3)
@@ -140,7 +97,7 @@ async def test_what_was_not_taken_is_sent_again_with_the_same_id(
 
 
 async def test_a_message_that_was_begun_is_sent_again_as_it_was(
-    service: Service, push: EventPush, hook: Webhook, taker: Taker
+    service: Service, push: EventPush, hook: Webhook, taker: EventTaker
 ) -> None:
     """Also by another process, and although more has happened: who took it without our knowing it knows it again."""
     taker.answers = [503]
@@ -158,7 +115,7 @@ async def test_a_message_that_was_begun_is_sent_again_as_it_was(
 
 @pytest.mark.parametrize("noted", ["3 3", "3 3 00", "abc", "9" * 5000, "99999999999999999999 1 x"])
 async def test_nobody_without_the_key_says_what_was_taken(
-    service: Service, push: EventPush, taker: Taker, noted: str
+    service: Service, push: EventPush, taker: EventTaker, noted: str
 ) -> None:
     await happen(service, 3)
     assert await push.push(service.clock) == 3
@@ -168,7 +125,9 @@ async def test_nobody_without_the_key_says_what_was_taken(
     assert await push.push(service.clock) == 4
 
 
-async def test_large_events_go_in_messages_that_can_be_taken(service: Service, push: EventPush, taker: Taker) -> None:
+async def test_large_events_go_in_messages_that_can_be_taken(
+    service: Service, push: EventPush, taker: EventTaker
+) -> None:
     for _ in range(5):
         await service.server.store.events.append(
             event("logout", COMMAND_LINE, now=service.clock(), detail="x" * 200_000)
@@ -178,7 +137,7 @@ async def test_large_events_go_in_messages_that_can_be_taken(service: Service, p
 
 
 async def test_two_processes_send_each_event_once(
-    service: Service, push: EventPush, hook: Webhook, taker: Taker
+    service: Service, push: EventPush, hook: Webhook, taker: EventTaker
 ) -> None:
     other = EventPush(service.server.store, service.server.keyring, hook, time=lambda: 0.0)
     await happen(service, 5)
@@ -191,7 +150,7 @@ async def test_two_processes_send_each_event_once(
 
 
 async def test_an_event_that_is_on_its_way_is_not_left_out(
-    service: Service, push: EventPush, taker: Taker, steady: list[float]
+    service: Service, push: EventPush, taker: EventTaker, steady: list[float]
 ) -> None:
     await happen(service, 3)
     connection = service.server.store._database._opened().writer._connection
@@ -202,7 +161,9 @@ async def test_an_event_that_is_on_its_way_is_not_left_out(
     assert taker.numbers == [[1], [3]]
 
 
-async def test_after_a_restore_it_goes_on_with_the_restore(service: Service, push: EventPush, taker: Taker) -> None:
+async def test_after_a_restore_it_goes_on_with_the_restore(
+    service: Service, push: EventPush, taker: EventTaker
+) -> None:
     await happen(service, 9)
     await push.push(service.clock)
     connection = service.server.store._database._opened().writer._connection
@@ -272,7 +233,7 @@ async def test_no_address_inside_is_asked_whatever_the_name_says(
 
 
 async def test_the_address_that_was_judged_is_the_one_that_is_asked(
-    service: Service, taker: Taker, monkeypatch: pytest.MonkeyPatch
+    service: Service, taker: EventTaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name that means another address the second time (DNS rebinding) changes nothing."""
     answers = ["127.0.0.1", "10.0.0.1"]
@@ -290,7 +251,7 @@ async def test_the_address_that_was_judged_is_the_one_that_is_asked(
 
 @pytest.mark.parametrize("name", ["hooks.example.com", "other.example.com"])
 async def test_the_certificate_has_to_be_that_of_the_name(
-    service: Service, taker: Taker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    service: Service, taker: EventTaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     file = certificate(tmp_path, "hooks.example.com")
     ours, theirs = ssl.create_default_context(cafile=file), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -345,7 +306,7 @@ def test_settings_that_cannot_be_meant(values: dict[str, Any], word: str) -> Non
     assert SECRET not in repr(development(**good))
 
 
-async def test_a_server_sends_by_itself(clock: Clock, taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_sends_by_itself(clock: Clock, taker: EventTaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("authwright.services.event_push.EVERY_SECONDS", 0.01)
     settings = development(events_webhook=taker.url, events_webhook_secret=SECRET, events_webhook_networks=HERE)
     done = asyncio.Event()

@@ -1,16 +1,13 @@
 """What users are told by mail: over a real SMTP server, which can refuse, be away, or want a password."""
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from email import message_from_bytes
-from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope
+from aiosmtpd.smtp import AuthResult
 
 from authwright.config import Settings
 from authwright.domain.event import COMMAND_LINE, event
@@ -18,43 +15,7 @@ from authwright.services.notices import GIVE_UP_SECONDS, MailRefused, MailUnavai
 from authwright.smtp import Smtp
 from certificates import certificate
 from harness import Service, bearer, development, open_service
-
-
-class MailServer:
-    """Takes mail, or says *answer*."""
-
-    def __init__(self) -> None:
-        self.mails: list[tuple[str, Message]] = []
-        self.answer = ""
-        self.port = 0
-
-    async def handle_RCPT(self, _server: Any, _session: Any, envelope: Envelope, address: str, _options: Any) -> str:
-        if self.answer:
-            return self.answer
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
-        assert isinstance(envelope.content, bytes)
-        self.mails += [(recipient, message_from_bytes(envelope.content)) for recipient in envelope.rcpt_tos]
-        return "250 OK"
-
-    @property
-    def got(self) -> list[tuple[str, str]]:
-        """Recipients and subjects."""
-        return [(recipient, str(mail["Subject"])) for recipient, mail in self.mails]
-
-
-@contextlib.asynccontextmanager
-async def mail_server(port: int = 0, **options: Any) -> AsyncIterator[MailServer]:
-    taker = MailServer()
-    tls = options.pop("ssl", None)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(taker, hostname="mail.example.com", **options), "127.0.0.1", port, ssl=tls
-    )
-    taker.port = server.sockets[0].getsockname()[1]
-    async with server:
-        yield taker
+from receivers import MailServer, mail_server
 
 
 def with_mail(port: int) -> Settings:
