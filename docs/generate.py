@@ -89,8 +89,8 @@ def commands_page() -> str:
 
 
 def _plain(text: str) -> str:
-    about, _, example = text.partition("Example:")
-    return f"{' '.join(about.split())}\n\n```\n{example.strip()}\n```"
+    about, *examples = text.split("Example:")
+    return f"{' '.join(about.split())}\n\n```bash\n{chr(10).join(each.strip() for each in examples)}\n```"
 
 
 def openapi_json() -> str:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import httpx2
 
 from authwright.config import new_secret_key
+from forked import Forked
 from issued import ISSUED
 
 COMMAND = Path(sys.executable).parent / "authwright"
@@ -52,16 +54,24 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(folder: Path, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command of `authwright` in *folder* to its end."""
-    ended = subprocess.run(
-        [COMMAND, *arguments],
-        cwd=folder,
-        env=environment(**env),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with (
+        tempfile.TemporaryFile("w+") as typed,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        typed.write(stdin)
+        typed.seek(0)
+        process = Forked(
+            [str(COMMAND), *arguments], folder=folder, env=environment(**env), stdin=typed, stdout=out, stderr=err
+        )
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        out.seek(0)
+        err.seek(0)
+        ended = subprocess.CompletedProcess(process.args, process.wait(), out.read(), err.read())
     ISSUED.note_text(ended.stdout)
     return ended
 
@@ -88,7 +98,7 @@ def at_a_terminal(folder: Path, *answers: str) -> tuple[int, str]:
 class Running:
     """A server process and where it answers."""
 
-    process: subprocess.Popen[str]
+    process: Forked
     base: str
     folder: Path
     log: Path
@@ -120,16 +130,9 @@ def start(folder: Path, *arguments: str, port: int | None = None, ready: bool = 
     """Start `authwright` *arguments* in *folder*, and wait until it answers."""
     port = port or free_port()
     log = folder / "server.log"
-    with log.open("a", encoding="utf-8") as out:
-        process = subprocess.Popen(
-            [COMMAND, *arguments, "--port", str(port)],
-            cwd=folder,
-            env=environment(**env),
-            stdout=out,
-            stderr=out,
-            text=True,
-            start_new_session=True,
-        )
+    command = [str(COMMAND), *arguments, "--port", str(port)]
+    with log.open("a", encoding="utf-8") as out, Path(os.devnull).open() as nothing:
+        process = Forked(command, folder=folder, env=environment(**env), stdin=nothing, stdout=out, stderr=out)
     running = Running(process, f"http://127.0.0.1:{port}", folder, log)
     if ready:
         wait_until_ready(running)

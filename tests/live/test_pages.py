@@ -22,7 +22,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from authwright.config import secret_key_problem
+from authwright.config import new_secret_key, secret_key_problem
 from databases import drop_mongo_database, drop_postgres_database, new_mongo_database, new_postgres_database
 from issued import ISSUED
 from pages import BLOCKS, ROOT, RUN, places, taken, walked
@@ -602,6 +602,97 @@ def test_the_example_of_the_readme(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.npm("newman")
+async def test_the_examples_of_the_commands(tmp_path: Path, postgres_server: str) -> None:
+    """Each line of the page, with other names for what is the reader's, in an order in which one leads to another."""
+    page = "docs/reference/commands.md"
+    left = [line for line in taken(page, *places(page, "bash")).splitlines() if line]
+
+    def done(line: str, *more: str, here: dict[str, str] | None = None, **env: str) -> str:
+        left.remove(line)
+        for there, replaced in (here or {}).items():
+            assert there in line
+            line = line.replace(there, replaced)
+        known = {"AUTHWRIGHT_MODE": "serve", "AUTHWRIGHT_PLANS": "", **env}
+        if re.search(r"[|&$]", line):
+            return done_well(line, tmp_path, **known)
+        named = re.match(r"(?:[A-Z_]+=\S+ )*", line)
+        assert named is not None
+        known |= dict(each.split("=", 1) for each in named[0].split())
+        words = shlex.split(line[named.end() :])
+        ended = run(tmp_path, *words[1:], *more, **known)
+        assert (words[0], ended.returncode) == ("authwright", 0), ended.stderr
+        return ended.stdout
+
+    assert "systemctl" in done("authwright init --issuer https://auth.example.com --run systemd --admin ada")
+    written = (tmp_path / ".env").rename(tmp_path / "written")
+    assert "Wrote .env" in done("authwright init")
+    written.replace(tmp_path / ".env")
+    secret = re.findall(r"^SECRET_KEY=(.+)$", (tmp_path / ".env").read_text(), re.MULTILINE)[0]
+
+    password = {"PASSWORD": PASSWORD}
+    create = 'echo "$PASSWORD" | authwright users create --username ada --email ada@example.com --admin'
+    done(create, here={"--username ada": "--username grace"}, **password)
+    assert "grace" in done("authwright users show ada@example.com")
+    done("authwright users update ada --plan premium")
+    assert "ada" in done("authwright users list --plan premium")
+    assert f"{ISSUER}/reset-password?token=" in done("authwright users reset-link ada")
+    done("authwright users disable ada")
+    realm = {"realm": "x", "users": [_of_keycloak("eve", "eve's password")]}
+    (tmp_path / "realm-export.json").write_text(json.dumps(realm))
+    done("authwright users import realm-export.json --dry-run")
+    done("authwright users export users.jsonl")
+    users = [json.loads(line)["username"] for line in (tmp_path / "users.jsonl").read_text().splitlines()]
+    assert users == ["ada", "grace"]
+
+    client = json.loads(done("authwright clients create nightly-scoring --json"))["client_id"]
+    assert client in done("authwright clients list")
+    changed = json.loads(done("authwright clients rotate-key cli_... --json", here={"cli_...": client}))
+    assert changed["client_id"] == client
+    done("authwright clients disable cli_...", here={"cli_...": client})
+
+    kid = done("authwright keys list", "--json")
+    done("authwright keys rotate")
+    done("authwright keys withdraw 3q2-7w...", here={"3q2-7w...": json.loads(kid)[0]["kid"]})
+    closed = {"AUTHWRIGHT_SIGNING_ALG": "HS256", "AUTHWRIGHT_AUDIENCES": API, "AUTHWRIGHT_MODE": "dev"}
+    assert json.loads(done("authwright keys share https://api.example.com", **closed))
+    new = {"SECRET_KEY=new": f"SECRET_KEY={new_secret_key()}", "PREVIOUS=old": f"PREVIOUS={secret}"}
+    done("SECRET_KEY=new SECRET_KEY_PREVIOUS=old authwright keys rewrap", here=new)
+    secret = new["SECRET_KEY=new"].removeprefix("SECRET_KEY=")
+
+    known = {"SECRET_KEY": secret}
+    day = {"2026-11-01": str(datetime.now(UTC).date() - timedelta(days=1))}
+    done("authwright events export --since 2026-11-01 --output events.jsonl", here=day, **known)
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert {"user_disabled", "client_created", "keys_rewrapped"} <= set(kinds)
+    done("authwright events verify", **known)
+    done("authwright backup authwright-2026-11-21.db", **known)
+    done("authwright restore authwright-2026-11-21.db --yes", **known)
+    done("authwright migrate --check || authwright migrate", **known)
+    database = await new_postgres_database(postgres_server)
+    there = "postgresql://authwright@db.example.com/authwright"
+    done(f"authwright migrate --to {there}", here={there: database}, **known)
+    done("authwright openapi --output openapi.json")
+    assert json.loads((tmp_path / "openapi.json").read_text())["openapi"]
+
+    serve = "AUTHWRIGHT_ISSUER=https://auth.example.com authwright serve --host 0.0.0.0"
+    port = free_port()
+    moved = {**known, "DATABASE_URL": database}
+    left.remove(serve)
+    with served_as(serve, tmp_path, port, **moved):
+        # It says of all there is how it is, and asks in vain for the server under a name that is not ours.
+        assert ISSUER in done("authwright doctor", **moved)
+    await drop_postgres_database(postgres_server, database)
+    left.remove("authwright dev --port 8000")
+    with serving(tmp_path, "dev") as server:
+        newman = (
+            "authwright postman && newman run authwright.postman_collection.json -e authwright.postman_environment.json"
+        )
+        asked = {"authwright postman ": f"authwright postman --base-url {server.base} "}
+        assert "Every request" in done(newman, here=asked, AUTHWRIGHT_MODE="dev")
+    assert left == []
+
+
 def test_every_block_was_run(request: pytest.FixtureRequest) -> None:
     """The last of this file: what the others took, what is named above with its reason, and nothing else is there."""
     mine = [item for item in request.session.items if item.path == request.path]
@@ -622,10 +713,5 @@ def test_every_block_was_run(request: pytest.FixtureRequest) -> None:
     }
     for file, what in elsewhere.values():
         assert what in (Path(__file__).parent / file).read_text(encoding="utf-8")
-    code = {
-        where
-        for where, block in BLOCKS.items()
-        # Generated: examples of --help, which test_code_blocks.py holds against the commands.
-        if block.language != "text" and block.page != "docs/reference/commands.md"
-    }
+    code = {where for where, block in BLOCKS.items() if block.language != "text"}
     assert code - RUN - elsewhere.keys() == NOT_RUN.keys()

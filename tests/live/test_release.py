@@ -99,6 +99,34 @@ try { await me({ client }); } catch (refusal) { console.log((refusal as { error:
     assert len(re.findall(r"path=/refresh-token", log)) == 7
 
 
+@pytest.mark.made(".venv/bin/cyclonedx-py")
+def test_the_bill_of_materials_names_every_package_of_a_server_and_its_digests(tmp_path: Path) -> None:
+    """By the command of `make release`; the same bytes from the same lock."""
+    makefile = (ROOT / "Makefile").read_text()
+    (command,) = re.findall(r"^\t\$\(BIN\)/(cyclonedx-py .*)$", makefile, re.MULTILINE)
+    made = []
+    for name in ("one", "two"):
+        words = command.replace("dist/authwright.cdx.json", str(tmp_path / name)).split()
+        subprocess.run([ROOT / ".venv/bin" / words[0], *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        made.append((tmp_path / name).read_bytes())
+    assert made[0] == made[1]
+    lock = (ROOT / "requirements/run.txt").read_text()
+    locked = {
+        (name, version): set(re.findall(r"--hash=sha256:(\w{64})", digests))
+        for name, version, digests in re.findall(
+            r"^([\w.-]+)(?:\[[\w,-]+\])?==([^ ;]+)(.*(?:\n    .*)*)", lock, re.MULTILINE
+        )
+    }
+    listed = {
+        (each["name"], each["version"]): {
+            digest["content"] for where in each["externalReferences"] for digest in where.get("hashes", ())
+        }
+        for each in json.loads(made[0])["components"]
+    }
+    assert listed == locked
+    assert {"argon2-cffi", "cryptography", "fastapi", "sqlalchemy"} <= {name for name, _ in listed}
+
+
 def test_dependency_updates_wait_for_a_week() -> None:
     text = (ROOT / ".github/dependabot.yml").read_text()
     assert text.count("package-ecosystem") == text.count("cooldown: {default-days: 7}") > 3
