@@ -127,6 +127,23 @@ def test_the_bill_of_materials_names_every_package_of_a_server_and_its_digests(t
     assert {"argon2-cffi", "cryptography", "fastapi", "sqlalchemy"} <= {name for name, _ in listed}
 
 
+@pytest.mark.made(".venv/bin/pip-audit")
+def test_the_audit_is_about_every_package_of_the_lock() -> None:
+    """All but the question itself, which goes to a service elsewhere."""
+    makefile = (ROOT / "Makefile").read_text()
+    (command,) = re.findall(r"^\t\$\(BIN\)/(pip-audit .*)$", makefile, re.MULTILINE)
+    words = [*command.split(), "--dry-run"]
+    done = subprocess.run(
+        [ROOT / ".venv/bin" / words[0], *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    locked = re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE)
+    # What is for another platform or version of Python is not asked about.
+    (audited,) = re.findall(r"would have audited (\d+) packages", done.stderr)
+    assert len(locked) - 10 < int(audited) <= len(locked)
+    assert "--strict" in words
+    assert "make audit" in (ROOT / ".github/workflows/release.yml").read_text()
+
+
 def test_dependency_updates_wait_for_a_week() -> None:
     text = (ROOT / ".github/dependabot.yml").read_text()
     assert text.count("package-ecosystem") == text.count("cooldown: {default-days: 7}") > 3
