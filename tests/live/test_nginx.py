@@ -2,12 +2,15 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -53,6 +56,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         ("127.0.0.1:8000", f"127.0.0.1:{auth_port}"),
         ("127.0.0.1:9000", f"127.0.0.1:{api_port}"),
         ("listen 8080", f"listen 127.0.0.1:{port}"),
+        ("client_header_timeout 10s", "client_header_timeout 1s"),
         ("worker_processes auto;", f"daemon off;\nuser root;\npid {folder}/pid;\nerror_log {folder}/nginx.log;"),
     ):
         assert text.count(shipped) == 1
@@ -126,6 +130,20 @@ def test_refusals_arrive_as_they_were_meant(setup: Setup) -> None:
         assert http.get("/", headers={"authorization": f"Bearer {other}"}).status_code == 401
         two = http.get("/", headers={"authorization": "Bearer x", "x-api-key": "y"})
         assert (two.status_code, two.json()["error"]) == (400, "invalid_request")
+
+
+def test_what_is_too_large_or_too_slow_ends_at_the_proxy(setup: Setup) -> None:
+    token = setup.login()["access_token"]
+    headers = {"authorization": f"Bearer {token}"}
+    with setup.http() as http:
+        assert http.post("/", headers=headers, content=b"x" * 1_000_000).status_code == 200
+        assert http.post("/", headers=headers, content=b"x" * 1_100_000).status_code == 413
+    with socket.create_connection(("127.0.0.1", urlsplit(setup.base).port or 0), timeout=30) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: api.example.com\r\nX-")
+        waiting = time.monotonic()
+        while client.recv(4096):
+            pass
+        assert time.monotonic() - waiting < 8
 
 
 def test_a_logout_is_refused_from_the_answer_on(setup: Setup) -> None:

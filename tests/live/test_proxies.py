@@ -1,5 +1,6 @@
 """The shipped configurations of nginx and Caddy before Authwright, and of Caddy before an API, in the real ones."""
 
+import contextlib
 import json
 import os
 import socket
@@ -231,6 +232,9 @@ def test_caddy_protects_an_api_that_knows_no_tokens(tmp_path: Path) -> None:
         assert told["x-auth-subject"].startswith("usr_")
         assert not [name for name, value in told.items() if value == "root"]
         assert not {"authorization", "x-api-key"} & told.keys()
+        with contextlib.suppress(httpx2.TransportError):
+            # It may close while this is sent.
+            assert api.post("/models", headers=headers, content=b"x" * 1_100_000).status_code in (413, 502)
         limited = [api.get("/models", headers=headers) for _ in range(3)][-1]
         assert (limited.status_code, limited.json()["error"]) == (429, "limit_exceeded")
         assert int(limited.headers["retry-after"]) > 600
