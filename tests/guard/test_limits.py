@@ -241,6 +241,19 @@ async def test_a_key_without_the_scope_limits_lets_nobody_in(issuer: Issuer) -> 
             await guard.spend(principal, token)
 
 
+async def test_a_key_that_was_made_before_the_api_was_named_says_so(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = (issuer.service.server.settings.issuer,)
+    _, key = await issuer.service.new_client("early", scope=frozenset({"revocations", "limits"}), audiences=own)
+    token = await issuer.token()
+    async with issuer.guard(limits=True, key=key) as guard:
+        principal = await guard.verify(token)
+        with pytest.raises(Unauthenticated):
+            await guard.spend(principal, token)
+    assert f"was {guard.audience} among the server's audiences when this guard's key was made?" in caplog.text
+
+
 async def test_a_plan_that_is_gone_is_refused(issuer: Issuer, guard: Guard) -> None:
     token = await issuer.token()
     issuer.service.server.plans._plans.pop("free")

@@ -99,7 +99,7 @@ class Limits:
         self._time = time
         self._purses: OrderedDict[str, _Purse] = OrderedDict()
         self._unsettled: list[tuple[str, int]] = []
-        self._lost = self._trying = False
+        self._lost = self._trying = self._leased_before = False
         self._away_until = float("-inf")
         self.leases = 0
 
@@ -316,7 +316,15 @@ class Limits:
         units: Any = answer.get("units")
         seconds: Any = answer.get("expires_in")
         if answer.get("active") is not True:
+            if not self._leased_before:
+                # One that was revoked a moment ago, or all of them: then what is wrong stands in no answer.
+                log.error(
+                    "nothing is leased for a token that is good here; was %s among the server's audiences when this "
+                    "guard's key was made?",
+                    self._audience,
+                )
             raise Unauthenticated(detail="the issuer leases nothing for it")
+        self._leased_before = True
         refused = answer.get("refused")
         if refused is not None:
             refusal = self._refuse(purse, _refusal(refused), wanted)
