@@ -1,6 +1,9 @@
 """services.keys: encrypted at rest, bound to their row, never replaced silently."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,6 +163,54 @@ async def test_a_withdrawn_key_ends_its_tokens_at_once_and_another_signs(service
     assert key["kid"] not in str((await service.get("/.well-known/jwks.json")).json())
     with pytest.raises(UnknownKeyId):
         await service.server.keyring.withdraw("none", service.clock())
+
+
+@pytest.fixture
+async def both(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Service, Service]]:
+    """Two workers of one machine, which look at what the other changed with a request only."""
+    monkeypatch.setattr("authwright.services.revoke.POLL_SECONDS", 3600)
+    url = f"sqlite:///{tmp_path}/both.db"
+    async with open_service(clock=clock, database_url=url) as one:
+        async with open_service(clock=clock, database_url=url) as other:
+            yield one, other
+
+
+async def withdraw(service: Service) -> None:
+    (key,) = (await service.get("/.well-known/jwks.json")).json()["keys"]
+    await service.server.revoke.append(await service.server.keyring.withdraw(key["kid"], service.clock()))
+
+
+async def test_no_worker_signs_with_a_key_that_was_withdrawn_on_another(both: tuple[Service, Service]) -> None:
+    one, other = both
+    login = await one.registered_login()
+    await withdraw(one)
+    for fresh in ((await other.refresh(login["refresh_token"])).json(), await other.login()):
+        for service in both:
+            assert (await service.get("/me", fresh["access_token"])).status_code == 200
+
+
+async def test_whoever_comes_while_the_new_key_is_read_waits_for_it(
+    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = both
+    login = await one.registered_login()
+    await withdraw(one)
+    keys, reading, may_go_on = other.server.store.keys, asyncio.Event(), asyncio.Event()
+    read = keys.all
+
+    async def slowly() -> Any:
+        reading.set()
+        await may_go_on.wait()
+        return await read()
+
+    monkeypatch.setattr(keys, "all", slowly)
+    seen = asyncio.create_task(other.get("/me", login["access_token"]))
+    await reading.wait()
+    refreshed = asyncio.create_task(other.refresh(login["refresh_token"]))
+    await asyncio.sleep(0)
+    may_go_on.set()
+    assert (await seen).status_code == 401
+    assert (await other.get("/me", (await refreshed).json()["access_token"])).status_code == 200
 
 
 async def test_a_server_whose_keys_were_rewrapped_under_a_newer_secret_goes_on(service: Service) -> None:

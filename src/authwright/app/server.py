@@ -135,6 +135,7 @@ class Server:
             max_lifetime=MAX_ACCESS_TOKEN_SECONDS,
         )
         self.revoke.on_restore = self._restored
+        self.revoke.on_key_withdrawn = lambda: self.verify.reload_keys(self.clock())
         self.tokens = Tokens(
             self.keyring,
             self.plans,

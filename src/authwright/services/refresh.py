@@ -58,11 +58,13 @@ class Refresh:
         *client* is the authenticated client; None where first-party and client-key sessions are served without one.
         *scope* and *resource* narrow the access token only: the session keeps what it was granted. A request that
         asks for too much leaves the refresh token unspent.
-        Raises InvalidGrant, InvalidScope, InvalidTarget.
+        Raises InvalidGrant, InvalidScope, InvalidTarget, StoreUnavailable.
         """
         presented = self._keyring.refresh_tokens.decode(text)
         if scope is not None or resource is not None:
             await self._check_request(presented, scope, resource, now)
+        # Before it is spent: what is given for it must not be signed with a key that was withdrawn.
+        await self._revoke.look()
         successor = self._keyring.refresh_tokens.successor(presented)
         session = await self._rotate(presented, successor, client, origin, now)
         encoded = self._keyring.refresh_tokens.encode(successor)

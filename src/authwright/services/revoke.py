@@ -34,6 +34,10 @@ async def _anew() -> bool:
     return True
 
 
+async def _nothing() -> None:
+    return
+
+
 class Revoke:
     """Writes and follows the ledger of one store. *matters* is how long (seconds) an entry can meet a living token."""
 
@@ -51,6 +55,9 @@ class Revoke:
         self.on_restore: Callable[[], Awaitable[bool]] = _anew
         """Called when a backup was restored under a running server, before anything of it is used; whether no key of
         before is good any more."""
+        self.on_key_withdrawn: Callable[[], Awaitable[None]] = _nothing
+        """Called when a signing key was withdrawn, before anybody goes on: so none of them signs with it."""
+        self._keys_old = False
         self._reading = asyncio.Lock()
         # Reads are numbered as they begin, which they do one after the other.
         self._reads_begun = self._read_done = 0
@@ -74,6 +81,13 @@ class Revoke:
     def behind(self) -> bool:
         """Whether somebody on this machine changed ledger or keys since the last look."""
         return self._counter.read() != self._seen
+
+    async def look(self) -> None:
+        """See what others on this machine changed before this was called. Raises StoreUnavailable: then nothing may be
+        accepted, or signed with a key that may have been withdrawn.
+        """
+        if self.behind:
+            await self.catch_up()
 
     async def follow_up(self, cursor: Cursor | None) -> None:
         """Before a follower that has reached *cursor* is answered: read what others on this machine, or beyond it,
@@ -100,14 +114,19 @@ class Revoke:
                 try:
                     self.revocations.apply(entries)
                     self.feed.apply(entries)
+                    self._keys_old |= any(entry.kind == "key" for entry in entries)
                 except ValueError:
                     # The store forgot entries this process never saw: begin again from what is kept.
                     entries = await self._store.ledger.snapshot(now=Instant(0))
                     self.revocations.start(entries)
                     self.feed.start(self._store_epoch or "", entries)
+                    self._keys_old = True
                     break
                 if len(entries) < 1000:
                     break
+            if self._keys_old:
+                await self.on_key_withdrawn()
+                self._keys_old = False
             self._seen = counter
             self.feed.read(begun)
             self._read_done = self._reads_begun

@@ -1,5 +1,6 @@
 """Swagger UI without the internet: assets from an installed package, under a strict content security policy."""
 
+import asyncio
 import json
 from functools import cache
 from importlib import resources
@@ -59,11 +60,14 @@ def _asset(name: str) -> bytes:
 
 def add_docs(app: FastAPI, *, description: str) -> None:
     """`/docs`, its assets, and `/openapi.json`."""
-    document = openapi_document(app, description=description)
-    encoded = json.dumps(document, ensure_ascii=False).encode("utf-8")
+
+    @cache
+    def document() -> bytes:
+        return json.dumps(openapi_document(app, description=description), ensure_ascii=False).encode("utf-8")
 
     async def openapi(_request: Request) -> Response:
-        return Response(encoded, media_type="application/json")
+        # Made when somebody asks: it takes longer than all the rest of a start, and would hold up who asks meanwhile.
+        return Response(await asyncio.to_thread(document), media_type="application/json")
 
     async def page(request: Request) -> Response:
         # Addresses are relative, so that they hold behind any prefix, for either spelling of the path.
