@@ -17,6 +17,7 @@ from authwright.domain.usage import Counted
 from authwright.domain.user import User
 from authwright.storage.mongo import MongoStore, mongo_store
 from authwright.storage.mongo.database import Collection, Duplicate, MongoDatabase
+from authwright.storage.mongo.numbers import Numbers
 from authwright.storage.port import Ending, EventFilter, NameTaken, StoreUnavailable, UserFilter
 from databases import drop_mongo_database, new_mongo_database
 from records import HASH, NOW, client, name, secret, session, user
@@ -406,3 +407,14 @@ async def test_who_was_cancelled_before_may_still_tidy_up() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert tidied
+
+
+async def test_the_first_numbers_of_all_are_given_once_to_many_at_once(url: str) -> None:
+    for round_ in range(3):
+        stores = [mongo_store(url) for _ in range(4)]
+        for each in stores:
+            await each.open()
+        taken = await asyncio.gather(*(Numbers(each._database, f"new{round_}").take() for each in stores * 10))
+        assert len(set(taken)) == 40
+        for each in stores:
+            await each.close()
