@@ -9,8 +9,7 @@ Everything in here runs on one event loop; it begins with the first token, or wi
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
@@ -19,11 +18,11 @@ from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import Revocations
 from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, is_key, key_digest
 from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
-from authwright.guard.jwks import Jwks
+from authwright.guard.life import LOOK_SECONDS, Life, steady_clock
 from authwright.guard.limits import Limits, OnLost, Terms, require_on_lost
 from authwright.guard.principal import Principal
 from authwright.guard.questions import Questions
-from authwright.guard.revocations import Follower
+from authwright.guard.status import Status
 from authwright.guard.verifier import MAX_CACHED_BYTES, Verifier
 from authwright.jose.encoding import b64url_decode
 from authwright.jose.errors import InvalidKey, InvalidToken, UnknownKey
@@ -38,38 +37,15 @@ VERDICT_SECONDS: Final = 1.0
 """For how long the issuer's word on a token is taken while the feed is lost."""
 KEY_SECONDS: Final = 10.0
 """For how long the issuer's word on a key is taken while the feed is followed."""
-LOOK_SECONDS: Final = 1.0
-"""How often what goes on for long is looked at again, and how often at most for news (a tenth of it)."""
 
 C = TypeVar("C")
 
 log = logging.getLogger("authwright.guard")
 
 
-# Goes on while the machine sleeps, where there is such a clock: what was fresh before is not fresh afterwards.
-steady_clock: Final[Callable[[], float]] = (
-    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)
-
-
 def system_clock() -> Instant:
     """Now."""
     return Instant(time.time_ns() // 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a guard knows of itself. *staleness*: seconds since all revocations were known; infinite before."""
-
-    staleness: float
-    following: bool
-    revocations: int
-    cursor: str | None
-    keys: int
-    keys_age: float
-    key_fetches: int
-    introspections: int
-    alarms: int
 
 
 class Watched:
@@ -92,60 +68,6 @@ class Watched:
         if not self.revoked:
             self.revoked = True
             self.task.cancel()
-
-
-class _Life:
-    """What belongs to one event loop: the connection to *issuer* and the tasks that keep a guard in step with it.
-
-    *on_progress* is called when keys or revocations were heard of.
-    """
-
-    def __init__(
-        self,
-        issuer: Issuer,
-        revocations: Revocations,
-        questions: Questions,
-        limits: Limits | None,
-        *,
-        on_progress: Callable[[], None],
-        look: Callable[[], Awaitable[None]],
-    ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.issuer = issuer
-        self.jwks = Jwks(issuer, time=steady_clock, on_fetch=on_progress)
-        self.follower = Follower(
-            issuer, revocations, time=steady_clock, on_progress=on_progress, on_keys=self.jwks.fetch_soon
-        )
-        self.questions = questions
-        self.limits = limits
-        self._look = look
-        self.complete = asyncio.Event()
-        """Set when keys and revocations were heard of."""
-        self.task = asyncio.create_task(self._live())
-
-    async def _live(self) -> None:
-        async with self.issuer, asyncio.TaskGroup() as group:
-            group.create_task(self.jwks.run())
-            group.create_task(self.follower.run())
-            group.create_task(self._look_regularly())
-            if self.limits is not None:
-                group.create_task(self._account_regularly(self.limits))
-
-    async def _look_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-            except Exception:
-                log.exception("looking at what goes on failed")
-
-    async def _account_regularly(self, limits: Limits) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await limits.tidy()
-            except Exception:
-                log.exception("accounting for what was spent failed")
 
 
 class Guard:
@@ -216,7 +138,7 @@ class Guard:
         )
         self._new_issuer = partial(Issuer, issuer, key=key)
         self._new_issuer()  # raises for what is unsafe
-        self._life: _Life | None = None
+        self._life: Life | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keys: Mapping[str, PublicKey] | None = None
         self._calm_until = float("-inf")
@@ -390,23 +312,7 @@ class Guard:
 
     def exposition(self) -> str:
         """`status` in the text format that Prometheus reads."""
-        status = self.status
-        labels = f'{{issuer="{self.issuer}",audience="{self.audience}"}}'
-        figures = (
-            ("staleness_seconds", "gauge", "Since when revocations may be missing.", status.staleness),
-            ("following", "gauge", "Whether revocations are followed as a stream.", int(status.following)),
-            ("revocations", "gauge", "Revocations that matter.", status.revocations),
-            ("keys_age_seconds", "gauge", "Since the issuer's keys were fetched.", status.keys_age),
-            ("key_fetches_total", "counter", "Times the issuer was asked for its keys.", status.key_fetches),
-            ("introspections_total", "counter", "Times the issuer was asked about a token.", status.introspections),
-            ("alarms_total", "counter", "Tokens accepted unasked while the feed was lost.", status.alarms),
-        )
-        lines = []
-        for name, kind, text, value in figures:
-            full = f"authwright_guard_{name}"
-            shown = "+Inf" if value == float("inf") else f"{value:.9g}"
-            lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full}{labels} {shown}"]
-        return "\n".join(lines) + "\n"
+        return self.status.exposition(issuer=self.issuer, audience=self.audience)
 
     def _judge(self, token: str) -> Principal:
         try:
@@ -419,7 +325,7 @@ class Guard:
     def _refuses(self, principal: Principal) -> bool:
         return principal.withdrawn_by(self._revocations) is not None
 
-    def _begin(self) -> _Life:
+    def _begin(self) -> Life:
         life, loop = self._life, asyncio.get_running_loop()
         if life is None or life.loop is not loop or life.task.done():
             # What was known may be old by now: it is asked for again before anybody is let in.
@@ -429,11 +335,11 @@ class Guard:
             limits = None
             if self.limits:
                 limits = Limits(client, audience=self.audience, on_lost=self._on_limits_lost, time=steady_clock)
-            life = _Life(client, self._revocations, questions, limits, on_progress=self._progress, look=self._look)
+            life = Life(client, self._revocations, questions, limits, on_progress=self._progress, look=self._look)
             self._loop, self._life = loop, life
         return life
 
-    async def _ready(self) -> _Life:
+    async def _ready(self) -> Life:
         """Wait until keys and revocations were heard of once. Raises Unavailable."""
         life = self._begin()
         try:
