@@ -127,6 +127,8 @@ def _watched(command: list[str], folder: Path, env: dict[str, str], files: list[
 
 
 if __name__ == "__main__":
+    # A command finds no module of the tests.
+    del sys.path[0]
     from authwright.cli import main
 
     for _name in ("cli.main", "app.routes", "storage.mongo", "storage.redis"):

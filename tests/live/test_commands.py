@@ -2,13 +2,18 @@
 
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from authwright.config import new_secret_key
-from processes import free_port, production_environment, run, serving
+from databases import new_mongo_database
+from processes import COMMAND, environment, free_port, production_environment, run, serving, wait_for
 
 HELP = [
     (),
@@ -228,13 +233,29 @@ def test_odd_arguments_end_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_without_the_server_the_command_says_how_to_install_it(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     script = "import sys; sys.modules['typer'] = None; from authwright.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "pip install 'authwright[server]'" in done.stderr
+
+
+def test_a_new_interpreter_serves_with_workers_and_all_that_they_can_use(
+    tmp_path: Path, mongo_server: str, redis_server: str
+) -> None:
+    """The command as it is installed: what `run` and `serving` start has loaded these modules already."""
+    port = free_port()
+    url = new_mongo_database(mongo_server)
+    env = environment(**production_environment(port, DATABASE_URL=url, REDIS_URL=redis_server, AUTHWRIGHT_DOCS="on"))
+    subprocess.run([COMMAND, "migrate"], cwd=tmp_path, env=env, check=True, capture_output=True)
+    command = [COMMAND, "serve", "--workers", "2", "--port", str(port)]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz")
+        assert httpx2.get(f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
+    finally:
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 def test_the_secrets_of_an_audience_are_shown_and_never_the_issuers(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The installed command on a database server: workers, a database that goes away and comes back, what is left then."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,7 +31,28 @@ def workers(tmp_path: Path, database: DatabaseServer) -> Iterator[Running]:
     with serving(tmp_path, "serve", "--workers", "2", port=port, **env) as server:
         with server.http() as http:
             assert http.post("/register", json=FORM).status_code == 201
+        server.env = env  # type: ignore[attr-defined]
         yield server
+
+
+def test_a_key_withdrawn_by_a_command_elsewhere_signs_nothing_when_it_has_returned(workers: Running) -> None:
+    """A service of systemd has a /tmp of its own: a command in a shell is on another machine, to it."""
+    elsewhere = workers.folder / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    env = {**workers.env, "XDG_RUNTIME_DIR": str(elsewhere)}  # type: ignore[attr-defined]
+    spread = [workers.http() for _ in range(8)]
+    with workers.http() as http:
+        login = http.post("/login", data=FORM).json()
+        kid = json.loads(run(workers.folder, "keys", "list", "--json", **env).stdout)[0]["kid"]
+        assert run(workers.folder, "keys", "withdraw", kid, **env).returncode == 0
+        bearer = {"authorization": f"Bearer {login['access_token']}"}
+        assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
+        for each in spread:
+            login = each.post("/refresh-token", json={"refresh_token": login["refresh_token"]}).json()
+            bearer = {"authorization": f"Bearer {login['access_token']}"}
+            assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
+    for each in spread:
+        each.close()
 
 
 def test_a_logout_is_refused_on_every_worker_from_the_response_on(workers: Running) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from authwright.config import new_secret_key
@@ -13,6 +14,7 @@ from authwright.domain.instant import Instant
 from authwright.domain.keyring import PUBLISH_AHEAD
 from authwright.jose.keys import Algorithm
 from authwright.services.keys import Keyring, KeyWrap, UnknownKeyId, UnreadableKey
+from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import IncompatibleStore
 from authwright.storage.sql import SqlStore, sqlite_store
@@ -184,9 +186,10 @@ async def test_no_worker_signs_with_a_key_that_was_withdrawn_on_another(both: tu
     one, other = both
     login = await one.registered_login()
     await withdraw(one)
-    for fresh in ((await other.refresh(login["refresh_token"])).json(), await other.login()):
-        for service in both:
-            assert (await service.get("/me", fresh["access_token"])).status_code == 200
+    assert await works_everywhere(both, await other.refresh(login["refresh_token"]))
+    await withdraw(one)
+    form = {"username": "bholay", "password": "test123"}
+    assert await works_everywhere(both, await other.http.post("/login", data=form))
 
 
 async def test_whoever_comes_while_the_new_key_is_read_waits_for_it(
@@ -211,6 +214,100 @@ async def test_whoever_comes_while_the_new_key_is_read_waits_for_it(
     may_go_on.set()
     assert (await seen).status_code == 401
     assert (await other.get("/me", (await refreshed).json()["access_token"])).status_code == 200
+
+
+async def works_everywhere(both: tuple[Service, Service], answer: httpx2.Response) -> bool:
+    token = answer.json()["access_token"]
+    return {(await service.get("/me", token)).status_code for service in both} == {200}
+
+
+async def test_a_key_that_is_withdrawn_while_a_refresh_is_under_way_does_not_sign_its_answer(
+    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = both
+    login = await one.registered_login()
+    sessions = other.server.store.sessions
+    rotate = sessions.rotate
+
+    async def and_meanwhile(*given: Any, **named: Any) -> Any:
+        rotated = await rotate(*given, **named)
+        await withdraw(one)
+        return rotated
+
+    monkeypatch.setattr(sessions, "rotate", and_meanwhile)
+    assert await works_everywhere(both, await other.refresh(login["refresh_token"]))
+
+
+async def test_what_was_read_before_a_key_was_withdrawn_does_not_come_last(
+    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = both
+    login = await one.registered_login()
+    keys, has_read, may_go_on = other.server.store.keys, asyncio.Event(), asyncio.Event()
+    read = keys.all
+
+    async def late() -> Any:
+        rows = await read()
+        if not has_read.is_set():
+            has_read.set()
+            await may_go_on.wait()
+        return rows
+
+    monkeypatch.setattr(keys, "all", late)
+    looking = asyncio.create_task(other.server.look_around())
+    await has_read.wait()
+    await withdraw(one)
+    refreshed = asyncio.create_task(other.refresh(login["refresh_token"]))
+    await asyncio.sleep(0.05)
+    may_go_on.set()
+    await looking
+    answers = [await refreshed, await other.http.post("/login", data={"username": "bholay", "password": "test123"})]
+    for answer in answers:
+        assert await works_everywhere((one, other), answer)
+
+
+async def test_a_key_that_is_withdrawn_while_a_worker_starts_signs_nothing_there(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authwright.services.revoke.POLL_SECONDS", 3600)
+    url = f"sqlite:///{tmp_path}/both.db"
+    async with open_service(clock=clock, database_url=url) as one:
+        login = await one.registered_login()
+        start = Revoke.start
+
+        async def late(self: Revoke, now: Instant) -> None:
+            await withdraw(one)
+            await start(self, now)
+
+        monkeypatch.setattr(Revoke, "start", late)
+        async with open_service(clock=clock, database_url=url) as other:
+            assert await works_everywhere((one, other), await other.refresh(login["refresh_token"]))
+
+
+async def test_without_the_key_in_its_place_nothing_is_signed(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SECRET_KEY was changed, and this worker was not started again before a key was withdrawn."""
+    monkeypatch.setattr("authwright.services.revoke.POLL_SECONDS", 3600)
+    old, new = {"secret_key": SECRET}, {"secret_key": new_secret_key(), "secret_key_previous": SECRET}
+    url = f"sqlite:///{tmp_path}/both.db"
+    async with open_service(clock=clock, database_url=url, **old) as stale:
+        login = await stale.registered_login()
+        async with open_service(clock=clock, database_url=url, **new) as fresh:
+            await withdraw(fresh)
+            assert (await stale.get("/me", login["access_token"])).status_code == 401
+            assert (await stale.refresh(login["refresh_token"])).status_code == 503
+            # It was spent, and whoever asks again within the time of grace gets the same.
+            refreshed = await fresh.refresh(login["refresh_token"])
+            assert (await fresh.get("/me", refreshed.json()["access_token"])).status_code == 200
+
+
+async def test_a_guard_that_asks_any_worker_for_keys_finds_no_withdrawn_one(both: tuple[Service, Service]) -> None:
+    one, other = both
+    (old,) = (await other.get("/.well-known/jwks.json")).json()["keys"]
+    await withdraw(one)
+    kids = [key["kid"] for key in (await other.get("/.well-known/jwks.json")).json()["keys"]]
+    assert (len(kids), old["kid"] in kids) == (1, False)
 
 
 async def test_a_server_whose_keys_were_rewrapped_under_a_newer_secret_goes_on(service: Service) -> None:

@@ -135,9 +135,10 @@ class Server:
             max_lifetime=MAX_ACCESS_TOKEN_SECONDS,
         )
         self.revoke.on_restore = self._restored
-        self.revoke.on_key_withdrawn = lambda: self.verify.reload_keys(self.clock())
+        self.revoke.on_key_withdrawn = lambda: self.verify.replace_withdrawn(self.clock())
         self.tokens = Tokens(
             self.keyring,
+            self.revoke,
             self.plans,
             self.metrics,
             issuer=settings.issuer,
@@ -233,6 +234,8 @@ class Server:
                 )
             await self.verify.load_keys(self.clock())
             await self.revoke.start(self.clock())
+            # What was withdrawn in between is not news any more.
+            await self.verify.load_keys(self.clock())
         except BaseException:
             await self.store.close()
             raise

@@ -137,8 +137,13 @@ def _run_or_exit(run: Callable[[], Coroutine[Any, Any, T]], before: str) -> T:
 
 @contextlib.asynccontextmanager
 async def _opened(server: "Server") -> AsyncIterator[None]:
+    from authwright.services.revoke import POLL_SECONDS
+
     await server.open()
     try:
         yield
+        if server.revoke.wrote and not server.settings.is_sqlite:
+            # Servers on other machines, or in another mount namespace, read the ledger every POLL_SECONDS.
+            await asyncio.sleep(2 * POLL_SECONDS)
     finally:
         await server.close()

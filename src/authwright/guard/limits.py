@@ -99,7 +99,7 @@ class Limits:
         self._time = time
         self._purses: OrderedDict[str, _Purse] = OrderedDict()
         self._unsettled: list[tuple[str, int]] = []
-        self._lost = self._trying = self._leased_before = False
+        self._lost = self._trying = self._leased_before = self._said = False
         self._away_until = float("-inf")
         self.leases = 0
 
@@ -316,7 +316,8 @@ class Limits:
         units: Any = answer.get("units")
         seconds: Any = answer.get("expires_in")
         if answer.get("active") is not True:
-            if not self._leased_before:
+            if not self._leased_before and not self._said:
+                self._said = True
                 # One that was revoked a moment ago, or all of them: then what is wrong stands in no answer.
                 log.error(
                     "nothing is leased for a token that is good here; was %s among the server's audiences when this "

@@ -4,6 +4,7 @@ Stored under AES-256-GCM with a key derived from `SECRET_KEY`; issuer, key id an
 no row can be passed off as another. A key that cannot be decrypted stops the start; none is ever replaced silently.
 """
 
+import asyncio
 import hmac
 import os
 import secrets
@@ -34,7 +35,7 @@ from authwright.jose.claims import ACCESS_TOKEN_TYPE
 from authwright.jose.encoding import b64url_encode
 from authwright.jose.keys import Algorithm, PrivateKey, SharedSecret, VerifyingKey
 from authwright.jose.sign import Signer
-from authwright.storage.port import Counter, IncompatibleStore, NameDigest, Store
+from authwright.storage.port import Counter, IncompatibleStore, NameDigest, Store, StoreUnavailable
 
 _NONCE: Final = 12
 # Look-ups by name must outlive a change of the issuer, so their key belongs to the store, not to an issuer.
@@ -119,6 +120,8 @@ class Keyring:
         self._active = _NO_KEY
         self._names = b""
         self._refresh: RefreshTokens | None = None
+        self._loading = asyncio.Lock()
+        self._signs = True
 
     @property
     def refresh_tokens(self) -> RefreshTokens:
@@ -141,6 +144,11 @@ class Keyring:
 
         Raises UnreadableKey, IncompatibleStore, StoreUnavailable.
         """
+        # One after the other: what was read first must not come last.
+        async with self._loading:
+            return await self._load(now)
+
+    async def _load(self, now: Instant) -> bool:
         rows = await self._store.keys.all()
         if not self._has_all(rows):
             rows = await self._make_missing(rows, now)
@@ -158,12 +166,18 @@ class Keyring:
         names = self._wrap.unwrap(self._of("names", rows)[-1])
         # Everything decrypted: only now is any of it used.
         self._rows, self._signing, self._names = rows, _SigningKeys(signing, material), names
-        self._signers, self._active = {}, _NO_KEY
+        self._signers, self._active, self._signs = {}, _NO_KEY, True
         self._refresh = RefreshTokens(refresh, current=newest, issuer=self._issuer, store_epoch=store_epoch)
         return True
 
+    def stop_signing(self) -> None:
+        """Sign nothing until keys were loaded: the active one was withdrawn, and the one in its place is not known."""
+        self._signs = False
+
     def signer(self, audience: str, now: Instant) -> Signer:
-        """Signs access tokens for *audience* with the key that is active at *now*."""
+        """Signs access tokens for *audience* with the key that is active at *now*. Raises StoreUnavailable."""
+        if not self._signs:
+            raise StoreUnavailable("the key that signed was withdrawn, and the one in its place cannot be read")
         record, since, until = self._active
         if record is None or not since <= now < until:
             record = active_key(self._signing.records, now)

@@ -251,7 +251,6 @@ class Login:
         session = opened.session
         if opened.others >= MOST_SESSIONS:
             await self._revoke.end_excess(session.subject, client=session.client_id, most=MOST_SESSIONS, now=now)
-        await self._revoke.look()
         self._logins["password" if session.methods == "pwd" else "key", "success"].inc()
         log.info("login", subject=session.subject, session=session.id, client=session.client_id)
-        return self._tokens.issue(session, refresh_token=self._keyring.refresh_tokens.encode(token), now=now)
+        return await self._tokens.issue(session, refresh_token=self._keyring.refresh_tokens.encode(token), now=now)

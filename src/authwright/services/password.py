@@ -102,7 +102,7 @@ class Passwords:
         session = await self._store.sessions.find(session_id)
         if session is None or not session.is_live(now):
             raise Unauthenticated
-        return self._tokens.issue(session, refresh_token=None, now=now)
+        return await self._tokens.issue(session, refresh_token=None, now=now)
 
     async def reset_link(self, user: User, *, origin: Origin, now: Instant) -> ResetLink:
         """A link that sets a new password once, within RESET_SECONDS. An earlier one is void. Raises NotFound."""

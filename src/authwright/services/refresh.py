@@ -63,12 +63,10 @@ class Refresh:
         presented = self._keyring.refresh_tokens.decode(text)
         if scope is not None or resource is not None:
             await self._check_request(presented, scope, resource, now)
-        # Before it is spent: what is given for it must not be signed with a key that was withdrawn.
-        await self._revoke.look()
         successor = self._keyring.refresh_tokens.successor(presented)
         session = await self._rotate(presented, successor, client, origin, now)
         encoded = self._keyring.refresh_tokens.encode(successor)
-        return self._tokens.issue(session, refresh_token=encoded, now=now, scope=scope, resource=resource)
+        return await self._tokens.issue(session, refresh_token=encoded, now=now, scope=scope, resource=resource)
 
     async def _rotate(
         self,

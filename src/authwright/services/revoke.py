@@ -56,8 +56,9 @@ class Revoke:
         """Called when a backup was restored under a running server, before anything of it is used; whether no key of
         before is good any more."""
         self.on_key_withdrawn: Callable[[], Awaitable[None]] = _nothing
-        """Called when a signing key was withdrawn, before anybody goes on: so none of them signs with it."""
-        self._keys_old = False
+        """Called when a signing key was withdrawn, before anybody hears of it: so nobody signs with it any more."""
+        self.wrote = False
+        """Whether this process wrote to the ledger."""
         self._reading = asyncio.Lock()
         # Reads are numbered as they begin, which they do one after the other.
         self._reads_begun = self._read_done = 0
@@ -112,21 +113,19 @@ class Revoke:
             while True:
                 entries = await self._store.ledger.since(self.revocations.head)
                 try:
+                    if any(entry.kind == "key" for entry in entries):
+                        await self.on_key_withdrawn()
                     self.revocations.apply(entries)
                     self.feed.apply(entries)
-                    self._keys_old |= any(entry.kind == "key" for entry in entries)
                 except ValueError:
                     # The store forgot entries this process never saw: begin again from what is kept.
                     entries = await self._store.ledger.snapshot(now=Instant(0))
+                    await self.on_key_withdrawn()
                     self.revocations.start(entries)
                     self.feed.start(self._store_epoch or "", entries)
-                    self._keys_old = True
                     break
                 if len(entries) < 1000:
                     break
-            if self._keys_old:
-                await self.on_key_withdrawn()
-                self._keys_old = False
             self._seen = counter
             self.feed.read(begun)
             self._read_done = self._reads_begun
@@ -181,6 +180,7 @@ class Revoke:
 
     async def see_all(self) -> None:
         """Once this returns, every worker of this machine sees what the ledger holds now."""
+        self.wrote = True
         self._counter.raise_()
         await self.catch_up()
 

@@ -11,6 +11,7 @@ from authwright.domain.session import Session
 from authwright.jose.encoding import b64url_encode
 from authwright.services.keys import Keyring
 from authwright.services.metrics import Metrics
+from authwright.services.revoke import Revoke
 
 
 class Grant(NamedTuple):
@@ -32,6 +33,7 @@ class Tokens:
     def __init__(
         self,
         keyring: Keyring,
+        revoke: Revoke,
         plans: Plans,
         metrics: Metrics,
         *,
@@ -40,6 +42,7 @@ class Tokens:
         lifetime: int,
     ) -> None:
         self._keyring = keyring
+        self._revoke = revoke
         self._plans = plans
         self._count_token = metrics.tokens.inc
         self._issuer = issuer
@@ -65,7 +68,7 @@ class Tokens:
         first_party = session.client_id == FIRST_PARTY
         return self._plans.scopes_of(session.role, session.plan, session.granted_scope, first_party)
 
-    def issue(
+    async def issue(
         self,
         session: Session,
         *,
@@ -74,7 +77,11 @@ class Tokens:
         scope: str | None = None,
         resource: str | None = None,
     ) -> Grant:
-        """An access token for *session*; *scope* and *resource* may narrow it. Raises InvalidScope, InvalidTarget."""
+        """An access token for *session*; *scope* and *resource* may narrow it. It is never signed with a key that was
+        withdrawn on this machine before.
+
+        Raises InvalidScope, InvalidTarget, StoreUnavailable.
+        """
         # An audience that is configured no more gets no tokens, whatever was granted once.
         audiences = [each for each in session.audiences if each in self._known]
         if (resource is not None and resource not in audiences) or not audiences:
@@ -100,6 +107,7 @@ class Tokens:
         }
         if session.username is not None:
             claims["preferred_username"] = session.username
+        await self._revoke.look()
         token = self._keyring.signer(audience, now).sign(claims)
         self._count_token()
         return Grant(token, expires_at - issued_at, refresh_token, claims["scope"], session)

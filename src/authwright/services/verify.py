@@ -65,6 +65,14 @@ class Verify:
         except UnreadableKey as error:
             log.error("keys_unreadable", detail=str(error))
 
+    async def replace_withdrawn(self, now: Instant) -> None:
+        """As `load_keys`, after a key was withdrawn; nothing is signed if the one in its place cannot be read."""
+        try:
+            await self.load_keys(now)
+        except UnreadableKey as error:
+            log.error("keys_unreadable", detail=str(error))
+            self._keyring.stop_signing()
+
     async def token(self, text: str, *, now: Instant, audience: str | None = None) -> Principal:
         """Who *text* speaks for, at *audience* (None: the issuer). Nothing revoked on this machine before the call
         is accepted.

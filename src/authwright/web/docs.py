@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -60,14 +61,19 @@ def _asset(name: str) -> bytes:
 
 def add_docs(app: FastAPI, *, description: str) -> None:
     """`/docs`, its assets, and `/openapi.json`."""
+    making = threading.Lock()
 
     @cache
     def document() -> bytes:
         return json.dumps(openapi_document(app, description=description), ensure_ascii=False).encode("utf-8")
 
+    def made_once() -> bytes:
+        with making:
+            return document()
+
     async def openapi(_request: Request) -> Response:
         # Made when somebody asks: it takes longer than all the rest of a start, and would hold up who asks meanwhile.
-        return Response(await asyncio.to_thread(document), media_type="application/json")
+        return Response(await asyncio.to_thread(made_once), media_type="application/json")
 
     async def page(request: Request) -> Response:
         # Addresses are relative, so that they hold behind any prefix, for either spelling of the path.
