@@ -7,6 +7,7 @@ import array
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import select
@@ -115,7 +116,8 @@ def _watched(command: list[str], folder: Path, env: dict[str, str], files: list[
         os.environ.clear()
         os.environ.update(env)
         time.tzset()
-        sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+        assert isinstance(sys.stdout, io.TextIOWrapper)
+        sys.stdout.reconfigure(line_buffering=os.isatty(1))
         return command
     told = socket.socket(fileno=files[3])
     for each in files[:3]:

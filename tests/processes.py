@@ -102,6 +102,8 @@ class Running:
     base: str
     folder: Path
     log: Path
+    env: dict[str, str]
+    """What it was told beside its arguments."""
 
     def http(self, **more: Any) -> httpx2.Client:
         def note(response: httpx2.Response) -> None:
@@ -133,7 +135,7 @@ def start(folder: Path, *arguments: str, port: int | None = None, ready: bool = 
     command = [str(COMMAND), *arguments, "--port", str(port)]
     with log.open("a", encoding="utf-8") as out, Path(os.devnull).open() as nothing:
         process = Forked(command, folder=folder, env=environment(**env), stdin=nothing, stdout=out, stderr=out)
-    running = Running(process, f"http://127.0.0.1:{port}", folder, log)
+    running = Running(process, f"http://127.0.0.1:{port}", folder, log, env)
     if ready:
         wait_until_ready(running)
     return running

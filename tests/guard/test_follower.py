@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 
 from authwright.domain.errors import Unauthenticated, Unavailable
 from authwright.guard import jwks, revocations
+from authwright.jose.encoding import b64url_decode
+from authwright.jose.keys import PrivateKey
+from authwright.jose.sign import Signer
 from guarded import until
 from scripted import Answer, Scripted, Stream, begun, heard, scripted, session
 
@@ -276,6 +280,26 @@ async def test_what_changed_while_keys_were_fetched_is_fetched_again(issuer: Scr
         go.set()
         assert await fetching
         await until(lambda: issuer.answered("/.well-known/jwks.json") > before)
+
+
+async def test_a_worker_that_heard_of_a_new_key_last_keeps_nobody_out(issuer: Scripted) -> None:
+    """It answers a guard that asks after the news; who comes with the new key is let in all the same, soon after."""
+    usual, new = issuer.on_keys, PrivateKey.generate("ES256")
+    answers = 0
+
+    async def late() -> Answer:
+        nonlocal answers
+        answers += 1
+        return await usual() if answers == 1 else (200, {"keys": [new.public.jwk()]})
+
+    async with issuer.guard() as guard:
+        stream = await begun(issuer, guard)
+        issuer.on_keys = late
+        stream.entries(6, {"number": 6, "kind": "key", "target": "k"})
+        await until(lambda: guard._life is not None and new.kid in guard._life.jwks.keys)
+        payload = issuer.token().split(".")[1]
+        token = Signer(new, typ="at+jwt").sign(json.loads(b64url_decode(payload.encode())))
+        assert (await guard.verify(token)).subject == "usr_1"
 
 
 async def test_whatever_goes_wrong_with_keys_the_feed_is_followed(

@@ -31,15 +31,14 @@ def workers(tmp_path: Path, database: DatabaseServer) -> Iterator[Running]:
     with serving(tmp_path, "serve", "--workers", "2", port=port, **env) as server:
         with server.http() as http:
             assert http.post("/register", json=FORM).status_code == 201
-        server.env = env  # type: ignore[attr-defined]
         yield server
 
 
-def test_a_key_withdrawn_by_a_command_elsewhere_signs_nothing_when_it_has_returned(workers: Running) -> None:
+def test_r102_a_key_withdrawn_by_a_command_elsewhere_signs_nothing_when_it_has_returned(workers: Running) -> None:
     """A service of systemd has a /tmp of its own: a command in a shell is on another machine, to it."""
     elsewhere = workers.folder / "elsewhere"
     elsewhere.mkdir(mode=0o700)
-    env = {**workers.env, "XDG_RUNTIME_DIR": str(elsewhere)}  # type: ignore[attr-defined]
+    env = {**workers.env, "XDG_RUNTIME_DIR": str(elsewhere)}
     spread = [workers.http() for _ in range(8)]
     with workers.http() as http:
         login = http.post("/login", data=FORM).json()

@@ -90,7 +90,7 @@ def test_what_mongodb_did_stands_in_the_trace(tmp_path: Path, mongo_server: str)
     assert rotated.attributes["db.system.name"] == "mongodb"
 
 
-def test_what_a_store_failed_at_stands_in_the_trace_without_what_it_said(tmp_path: Path) -> None:
+def test_r35_r178_what_a_store_failed_at_stands_in_the_trace_without_what_it_said(tmp_path: Path) -> None:
     port = free_port()
     with collecting() as collector, own_postgres() as database:
         env = production_environment(port, DATABASE_URL=database.url, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)

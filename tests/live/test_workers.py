@@ -27,7 +27,6 @@ def workers(tmp_path: Path):  # type: ignore[no-untyped-def]
     with serving(tmp_path, "serve", "--workers", "2", port=port, **env) as server:
         with server.http() as http:
             assert http.post("/register", json=FORM).status_code == 201
-        server.env = env  # type: ignore[attr-defined]
         yield server
 
 
@@ -64,7 +63,7 @@ def test_r56_refreshes_that_race_over_workers_have_one_successor(workers: Runnin
 
 
 def test_a_key_withdrawn_by_a_command_is_refused_on_every_worker_when_it_returns(workers: Running) -> None:
-    env = workers.env  # type: ignore[attr-defined]
+    env = workers.env
     spread = connections(workers, 12)
     with workers.http() as http:
         login = http.post("/login", data=FORM).json()
@@ -106,7 +105,7 @@ def test_r55_disabling_is_honoured_by_every_worker_from_the_commands_end_on(work
         bearer = {"Authorization": f"Bearer {login['access_token']}"}
         assert {each.get("/me", headers=bearer).status_code for each in spread} == {200}
         port = workers.base.rpartition(":")[2]
-        done = run(workers.folder, "users", "disable", "ada", PORT=port, **workers.env)  # type: ignore[attr-defined]
+        done = run(workers.folder, "users", "disable", "ada", PORT=port, **workers.env)
         assert done.returncode == 0, done.stderr
         assert {each.get("/me", headers=bearer).status_code for each in spread} == {401}
         body = {"refresh_token": login["refresh_token"]}
@@ -135,7 +134,7 @@ def stored(folder: Path) -> int:
 def test_metrics_and_reports_add_up_over_workers_and_a_crash(workers: Running) -> None:
     spread = connections(workers, 8)
     port = workers.base.rpartition(":")[2]
-    env = {**workers.env, "PORT": port}  # type: ignore[attr-defined]
+    env = {**workers.env, "PORT": port}
     made = run(workers.folder, "users", "create", "--username", "root-ada", "--admin", stdin=FORM["password"], **env)
     assert made.returncode == 0, made.stderr
     with workers.http() as http:
@@ -155,7 +154,7 @@ def test_metrics_and_reports_add_up_over_workers_and_a_crash(workers: Running) -
     for each in spread:
         each.close()
     workers.kill()
-    with serving(workers.folder, "serve", port=int(port), **workers.env) as server, server.http() as http:  # type: ignore[attr-defined]
+    with serving(workers.folder, "serve", port=int(port), **workers.env) as server, server.http() as http:
         login = http.post("/login", data={**FORM, "username": "root-ada"}).json()
         bearer = {"Authorization": f"Bearer {login['access_token']}"}
         report = http.get("/analytics/full", headers=bearer).json()

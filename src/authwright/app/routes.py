@@ -167,7 +167,7 @@ def app_of(server: Server) -> FastAPI:
         realm=settings.issuer,
     )
     add_forward_auth(endpoints, forward_auth)
-    add_metadata(endpoints, keyring=server.keyring, revoke=server.revoke, clock=server.clock)
+    add_metadata(endpoints, keyring=server.keyring, clock=server.clock)
     add_health(
         endpoints,
         ready=server.ready,

@@ -20,6 +20,8 @@ USUAL_SECONDS: Final = 300
 LEAST_SECONDS: Final = 10
 _RETRY_SECONDS: Final = 5.0
 _SPACE_SECONDS: Final = 0.2
+_AGAIN_SECONDS: Final = 0.5
+"""After news of a key they are fetched once more: a worker of the issuer that heard of it last may have answered."""
 
 log = logging.getLogger("authwright.guard")
 
@@ -75,11 +77,14 @@ class Jwks:
                     await self._asked.wait()
             except TimeoutError:
                 pass
+            news = self._asked.is_set()
             self._asked.clear()
             if self._flight is not None:
                 # It may have begun before the keys changed.
                 await asyncio.wait((self._flight,))
             await self.fetch()
+            if news:
+                self._due = min(self._due, self._time() + _AGAIN_SECONDS)
             await asyncio.sleep(_SPACE_SECONDS)
 
     async def _fetch(self) -> bool:

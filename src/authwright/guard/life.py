@@ -58,22 +58,16 @@ class Life:
         async with self.issuer, asyncio.TaskGroup() as group:
             group.create_task(self.jwks.run())
             group.create_task(self.follower.run())
-            group.create_task(self._look_regularly())
+            group.create_task(_regularly(self._look, "looking at what goes on failed"))
             if self.limits is not None:
-                group.create_task(self._account_regularly(self.limits))
+                group.create_task(_regularly(self.limits.tidy, "accounting for what was spent failed"))
 
-    async def _look_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-            except Exception:
-                log.exception("looking at what goes on failed")
 
-    async def _account_regularly(self, limits: Limits) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await limits.tidy()
-            except Exception:
-                log.exception("accounting for what was spent failed")
+async def _regularly(work: Callable[[], Awaitable[None]], failure: str) -> None:
+    """Do *work* every LOOK_SECONDS, until cancelled; what goes wrong is logged as *failure*."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            await work()
+        except Exception:
+            log.exception(failure)

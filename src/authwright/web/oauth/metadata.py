@@ -1,13 +1,10 @@
-"""What verifiers read: the public keys (RFC 7517). The store is asked only after something was revoked."""
+"""What verifiers read: the public keys (RFC 7517). Never touches the store."""
 
-import contextlib
 from collections.abc import Callable
 
 from authwright.domain.instant import Instant
 from authwright.domain.keyring import JWKS_MAX_AGE
 from authwright.services.keys import Keyring
-from authwright.services.revoke import Revoke
-from authwright.storage.port import StoreUnavailable
 from authwright.web.endpoint import Answer, Call, Endpoints, Reply, json_reply
 
 _HEADERS = (
@@ -22,14 +19,11 @@ class KeySetDocument(Answer):
     keys: list[dict[str, str]]
 
 
-def add_metadata(endpoints: Endpoints, *, keyring: Keyring, revoke: Revoke, clock: Callable[[], Instant]) -> None:
+def add_metadata(endpoints: Endpoints, *, keyring: Keyring, clock: Callable[[], Instant]) -> None:
     """`/.well-known/jwks.json`."""
 
     async def jwks(_call: Call) -> Reply:
         """The public keys that access tokens are verified with. Empty where tokens are signed with HS256."""
-        # A guard that was just told of a withdrawn key asks for the one in its place.
-        with contextlib.suppress(StoreUnavailable):
-            await revoke.look()
         return json_reply(keyring.jwks(clock()), headers=_HEADERS)
 
     endpoints.add(
