@@ -268,6 +268,65 @@ async def test_many_changes_at_once_of_one_caller_are_nobody_elses_matter(store:
     assert await spend(rates, 700) == 600
 
 
+async def test_changes_of_one_caller_are_stored_together(store: Store, clock: Clock) -> None:
+    (rates,) = processes(store, clock, 1)
+    counted, until = count_calls(store), after(clock.now, LEASE_SECONDS)
+    leased = await asyncio.gather(*(rates.lease(ADA, PREMIUM, 1, until, most=10) for _ in range(30)))
+    assert sum(units for units, _ in leased) == 300
+    assert counted() == {"read": 1, "replace": 1}
+    stored = await store.allowances.read(ADA)
+    assert stored is not None
+    assert stored.leased == 300
+
+
+class Far(Faulty):
+    """A store to which it is a long way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = 0
+        self.begun = asyncio.Event()
+
+    async def way(self) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def read(self, caller: Subject) -> Allowance | None:
+        await self.way()
+        stored = self.stored
+        await self.way()
+        return stored
+
+    async def replace(self, caller: Subject, old: Allowance | None, new: Allowance) -> Replaced:
+        await self.way()
+        if done := self.stored == old:
+            self.stored = new
+            self.changed += 1
+            self.begun.set()
+        await self.way()
+        return Replaced(True, new) if done else Replaced(False, await self.read(caller))
+
+
+async def test_who_has_much_to_do_lets_another_process_change_the_same_allowance(clock: Clock) -> None:
+    far = Far()
+    busy, other = (Rates(clock, Shared(far, clock, exact=False)) for _ in range(2))
+    ready = asyncio.Event()
+
+    async def charge_on() -> None:
+        while not ready.is_set():
+            await busy.charge(ADA, PREMIUM, 1)
+
+    many = [asyncio.create_task(charge_on()) for _ in range(30)]
+    await far.begun.wait()
+    for _ in range(20):
+        await other.charge(ADA, PREMIUM, 1)
+    changed = far.changed
+    ready.set()
+    await asyncio.gather(*many)
+    # The busy one makes four changes in a row; without that, hundreds before the other's next.
+    assert changed <= 20 * 10
+
+
 async def test_a_clock_that_is_set_back_puts_nobody_off(store: Store, clock: Clock) -> None:
     (rates,) = processes(store, clock, 1)
     assert await spend(rates, 61, FREE) == 60

@@ -7,9 +7,8 @@ every process goes by itself.
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
@@ -44,8 +43,9 @@ AWAY_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 0.2
 # Less than WAIT_SECONDS: that would say that the store is away.
 _GIVE_UP_SECONDS: Final = 1.6
-_FIRST_PAUSE: Final = 0.0005
-_MOST_PAUSE: Final = 0.05
+# Who changed one allowance so often in a row stands back for so many times as long as a change takes.
+_MOST_IN_A_ROW: Final = 4
+_STANDS_BACK: Final = 4
 _LOOKED_AT_ONCE: Final = 10_000
 
 T = TypeVar("T")
@@ -111,12 +111,27 @@ class Alone:
         del self._to_look_at[-_LOOKED_AT_ONCE:]
 
 
+class _Call(NamedTuple):
+    units: int
+    answer: asyncio.Future[Taken]
+
+
+class _Change(NamedTuple):
+    rate: Rate
+    decide: Decide[Any]
+    answer: asyncio.Future[Any]
+
+
 class _Purse:
     """What this process knows of a caller whose bucket is shared."""
 
     __slots__ = (
+        "calls",
+        "changed",
+        "changes",
         "grown",
         "hand",
+        "in_a_row",
         "known",
         "lease_rate",
         "leased",
@@ -124,11 +139,11 @@ class _Purse:
         "refused",
         "refused_units",
         "refused_until",
+        "returning",
         "room",
-        "turn",
+        "took",
         "until",
         "used",
-        "waiting",
         "working",
     )
 
@@ -143,14 +158,25 @@ class _Purse:
         self.refused: Taken | None = None
         self.refused_units = 0
         self.refused_until = Instant(0)
-        self.waiting: list[tuple[int, asyncio.Future[Taken]]] = []
+        self.calls: list[_Call] = []
+        self.changes: list[_Change] = []
+        self.returning = False
         self.working: asyncio.Task[None] | None = None
-        self.turn = asyncio.Lock()
+        # How often in a row this process changed what is stored; when it last did (on the loop's clock), and how long
+        # that took.
+        self.in_a_row = 0
+        self.changed = self.took = 0.0
 
 
 def _until(now: Instant, end: Instant, seconds: float) -> bool:
     """Whether *now* is in the *seconds* before *end*; a clock that was set back does not make them longer."""
     return after(end, -seconds) <= now < end
+
+
+def _tell(asked: Sequence[_Call | _Change], answers: Sequence[Any]) -> None:
+    for each, answer in zip(asked, answers, strict=True):
+        if not each.answer.done():
+            each.answer.set_result(answer)
 
 
 class Shared:
@@ -190,19 +216,22 @@ class Shared:
         """
         purse = self._purse(caller, rate)
         purse.rate = rate
-        waits: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
-        purse.waiting.append((units, waits))
+        call = _Call(units, asyncio.get_running_loop().create_future())
+        purse.calls.append(call)
         self._work(caller, purse)
-        return await waits
+        return await call.answer
 
     async def change(self, caller: Subject, rate: Rate, decide: Decide[T]) -> T:
-        """Change what is stored of *caller* as *decide* says, who may be asked several times.
+        """Change what is stored of *caller* as *decide* says, who may be asked several times and is given what is
+        settled. Changes of one caller are stored together.
 
         Raises StoreUnavailable, Unavailable.
         """
         purse = self._purse(caller, rate)
-        async with purse.turn:
-            return await self._change(caller, purse, rate, decide)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        purse.changes.append(_Change(rate, decide, answer))
+        self._work(caller, purse)
+        return await answer
 
     def _purse(self, caller: Subject, rate: Rate) -> _Purse:
         purse = self._purses.get(caller)
@@ -210,57 +239,76 @@ class Shared:
             purse = self._purses[caller] = _Purse(rate)
         return purse
 
-    async def _change(self, caller: Subject, purse: _Purse, rate: Rate, decide: Decide[T]) -> T:
-        """As `change`, in its turn: within a process nobody is in anybody's way."""
+    async def _change(self, caller: Subject, purse: _Purse, decide: Decide[T]) -> T:
+        """Store what *decide* makes of what is stored; one at a time for a caller in this process."""
+        time = asyncio.get_running_loop().time
         known, purse.known = purse.known, None
+        # Who won knows what is stored now, and who lost has to ask: one that has much to do would win for ever. So it
+        # lets the others have as long as it takes to ask and to store.
+        rest = purse.changed + _STANDS_BACK * purse.took - time()
+        if rest <= 0:
+            purse.in_a_row = 0
+        elif purse.in_a_row >= _MOST_IN_A_ROW:
+            purse.in_a_row = 0
+            await asyncio.sleep(rest)
         if known is None:
             known = await self._store.read(caller)
-        begun, pause = asyncio.get_running_loop().time(), _FIRST_PAUSE
+        begun = time()
         while True:
-            now = self._clock()
-            allowance, answer = decide(settled(known or NEW, rate, now), now)
+            asked = time()
+            allowance, answer = decide(known or NEW, self._clock())
             done, known = await self._store.replace(caller, known, allowance)
             if done:
                 purse.known = allowance
+                purse.in_a_row += 1
+                purse.changed = time()
+                purse.took = purse.changed - asked
                 return answer
-            if asyncio.get_running_loop().time() > begun + _GIVE_UP_SECONDS:
+            if asked > begun + _GIVE_UP_SECONDS:
                 # The store is there: it is this caller whom too many serve at once.
                 raise Unavailable(detail="too many processes change one allowance at once")
-            # Who won knows what is stored now, and who lost has to ask: against one that has much to do it would lose
-            # again and again. It waits for a moment in which the other one has not.
-            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - nothing depends on it
-            pause = min(2 * pause, _MOST_PAUSE)
 
     def _work(self, caller: Subject, purse: _Purse) -> None:
         if purse.working is None:
             purse.working = asyncio.create_task(self._serve(caller, purse))
 
     async def _serve(self, caller: Subject, purse: _Purse) -> None:
-        waiting: list[tuple[int, asyncio.Future[Taken]]] = []
+        calls: list[_Call] = []
+        changes: list[_Change] = []
         try:
-            while True:
+            while purse.calls or purse.changes or purse.returning:
                 # Who gave up meanwhile went elsewhere.
-                waiting, purse.waiting = [each for each in purse.waiting if not each[1].done()], []
-                async with purse.turn:
-                    answers = await self._answer(caller, purse, [units for units, _ in waiting])
-                for (_, waits), answer in zip(waiting, answers, strict=True):
-                    if not waits.done():
-                        waits.set_result(answer)
-                if not purse.waiting:
-                    return
+                calls, purse.calls = [call for call in purse.calls if not call.answer.done()], []
+                changes, purse.changes = [change for change in purse.changes if not change.answer.done()], []
+                if changes:
+                    _tell(changes, await self._decided(caller, purse, changes))
+                if calls or purse.returning:
+                    purse.returning = False
+                    _tell(calls, await self._answer(caller, purse, [call.units for call in calls]))
         except BaseException as error:
             # Whatever it is, it is about this caller, unless the store says that it is away.
             told = error if isinstance(error, Exception) else StoreUnavailable("stopped")
-            for _, waits in (*waiting, *purse.waiting):
-                if not waits.done():
-                    waits.set_exception(told)
-            purse.waiting = []
+            asked: Sequence[_Call | _Change] = [*calls, *changes, *purse.calls, *purse.changes]
+            for each in asked:
+                if not each.answer.done():
+                    each.answer.set_exception(told)
+            purse.calls, purse.changes, purse.returning = [], [], False
             if not isinstance(error, Exception):
                 raise
             if not isinstance(error, StoreUnavailable | Unavailable):
                 log.exception("rate_failed")
         finally:
             purse.working = None
+
+    async def _decided(self, caller: Subject, purse: _Purse, changes: Sequence[_Change]) -> list[Any]:
+        def decide_all(allowance: Allowance, now: Instant) -> tuple[Allowance, list[Any]]:
+            answers = []
+            for rate, decide, _ in changes:
+                allowance, answer = decide(settled(allowance, rate, now), now)
+                answers.append(answer)
+            return allowance, answers
+
+        return await self._change(caller, purse, decide_all)
 
     async def _answer(self, caller: Subject, purse: _Purse, wanted: Sequence[int]) -> list[Taken]:
         rate = purse.rate
@@ -277,6 +325,7 @@ class Shared:
         def decide(allowance: Allowance, now: Instant) -> tuple[Allowance, list[Taken]]:
             nonlocal took
             took = 0
+            allowance = settled(allowance, rate, now)
             if leased:
                 # Units of another rate are worth something else.
                 allowance = returned(allowance, rate, leased=leased, unspent=back if lease_rate is rate else 0)
@@ -291,7 +340,7 @@ class Shared:
                     allowance, took = further, ahead
             return allowance, answers
 
-        answers = await self._change(caller, purse, rate, decide)
+        answers = await self._change(caller, purse, decide)
         stored = purse.known
         assert stored is not None
         purse.hand = purse.leased = took
@@ -311,10 +360,11 @@ class Shared:
         now, working = self._clock(), []
         for caller, purse in list(self._purses.items()):
             if purse.working is None and purse.leased and (everything or not _until(now, purse.until, SPEND_SECONDS)):
+                purse.returning = True
                 self._work(caller, purse)
             if purse.working is not None:
                 working.append(purse.working)
-            elif not purse.turn.locked() and not _until(now, after(purse.used, LEASE_SECONDS), LEASE_SECONDS):
+            elif not _until(now, after(purse.used, LEASE_SECONDS), LEASE_SECONDS):
                 del self._purses[caller]
         if working:
             await asyncio.wait(working)
