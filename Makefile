@@ -53,7 +53,7 @@ lock: .venv/check.installed  ## choose versions anew
 	for set in test train docs release; do $(COMPILE) --extra all --group build --group $$set \
 		--constraint requirements/check.txt --output-file requirements/$$set.txt pyproject.toml || exit 1; done
 	$(COMPILE) --output-file requirements/peer.txt requirements/peer.in
-	$(COMPILE) --group build --output-file requirements/litellm.txt pyproject.toml requirements/litellm.in
+	$(COMPILE) --group build --output-file requirements/products.txt pyproject.toml requirements/products.in
 
 .venv/%.installed: requirements/%.txt pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
@@ -67,11 +67,11 @@ lock: .venv/check.installed  ## choose versions anew
 	cd .venv/node && npm ci --silent --no-audit --no-fund --ignore-scripts
 	touch $@
 
-# The LiteLLM proxy, for the test that protects it: it is skipped without.
-.venv/litellm/installed: requirements/litellm.txt | .venv/bin/python
-	$(PYTHON) -m venv .venv/litellm
-	.venv/litellm/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
-	.venv/litellm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# The products that we protect or stand behind, for tests that are skipped without them.
+.venv/products/installed: requirements/products.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv/products
+	.venv/products/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	.venv/products/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 # The peer that is measured beside us needs versions of its own.

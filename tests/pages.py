@@ -55,25 +55,24 @@ def places(page: str, *languages: str) -> list[int]:
     return [block.place for block in BLOCKS.values() if block.page == page and block.language in languages]
 
 
-def walked(script: str, folder: Path, *, answer: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-    """What the shell commands *script* did in *folder*, all of them or up to the first failure.
+def shell(script: str, **env: str) -> tuple[list[str], dict[str, str]]:
+    """The command that runs the shell commands *script*, all of them or up to the first failure, and its environment.
 
-    *answer*: what is typed where they ask. What they would install is looked at, and is installed already.
+    What they would install is looked at, and is installed already.
     """
     for each in _PIP.finditer(script):
         _require_installable(shlex.split(each[1]))
     binaries = f"{Path(sys.executable).parent}:{ROOT}/.venv/node/node_modules/.bin"
     known = environment(**env)
     known["PATH"] = f"{binaries}:{known['PATH']}"
+    return ["bash", "-euo", "pipefail", "-c", _PIP.sub("", script).replace(".venv/bin/", "")], known
+
+
+def walked(script: str, folder: Path, *, answer: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """What the shell commands *script* did in *folder*. *answer*: what is typed where they ask."""
+    command, known = shell(script, **env)
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", _PIP.sub("", script).replace(".venv/bin/", "")],
-        cwd=folder,
-        env=known,
-        input=answer,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
+        command, cwd=folder, env=known, input=answer, capture_output=True, text=True, timeout=90, check=False
     )
 
 

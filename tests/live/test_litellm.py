@@ -12,10 +12,10 @@ import pytest
 
 from processes import Running, environment, free_port, production_environment, run, serving, wait_for
 
-PROXY = Path(__file__).parents[2] / ".venv/litellm/bin/litellm"
+PROXY = Path(__file__).parents[2] / ".venv/products/bin/litellm"
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 MODELS = "https://models.example.com"
-pytestmark = pytest.mark.made(".venv/litellm/installed")
+pytestmark = pytest.mark.made(".venv/products/installed")
 
 _PLANS = '[free]\npermissions = ["predict"]\nrate = "3/minute"\nconcurrent = 7\n'
 _CONFIG = """

@@ -1,26 +1,45 @@
-"""A model server that takes the import path of a middleware: closed by the environment alone, streams included."""
+"""Model servers as docs/howto/protect-a-model-server.md has them: closed by the environment alone, streams included."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import jwt
 import pytest
 import websockets.sync.client
+import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from pages import ROOT, shell, taken
 from processes import UNLIMITED, Running, environment, free_port, production_environment, run, serving, wait_for
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 MODELS = "https://models.example.com"
 
-# As vLLM does it: the path names a class, which is added to the app; the app streams, and has a WebSocket.
-_SERVER = """
-import asyncio, importlib, inspect, sys, uvicorn
+PAGE = "docs/howto/protect-a-model-server.md"
+PRODUCTS = ROOT / ".venv/products/bin"
+FORMED = """class Classifier:
+    @bentoml.api
+    def predict(self, petal_length: float) -> str:
+        return "virginica" if petal_length > 5 else "setosa"
+"""
+
+# Stands in for vLLM, which needs what no test machine has: as there the path names a class, which is added to the app;
+# the app streams, and has a WebSocket.
+_VLLM = (
+    f"#!{sys.executable}"
+    + """
+import asyncio, importlib, inspect, os, sys, uvicorn
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 
@@ -44,12 +63,14 @@ async def realtime(socket: WebSocket):
     while True:
         await socket.send_text(await socket.receive_text())
 
-module, name = sys.argv[1].rsplit(".", 1)
+assert sys.argv[1:4] == ["serve", "MODEL", "--middleware"]
+module, name = sys.argv[4].rsplit(".", 1)
 middleware = getattr(importlib.import_module(module), name)
 assert inspect.isclass(middleware)
 app.add_middleware(middleware)
-uvicorn.run(app, port=int(sys.argv[2]))
+uvicorn.run(app, port=int(os.environ["PORT"]))
 """
+)
 
 
 @dataclass
@@ -58,6 +79,8 @@ class Setup:
     base: str
     key: str
     tiny: str
+    environment: dict[str, str]
+    """That of the model server."""
 
     def login(self, **more: str) -> dict[str, Any]:
         with self.auth.http() as http:
@@ -84,26 +107,36 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         (folder / "guard.key").write_text(json.loads(made.stdout)["client_key"] + "\n")
         other = run(folder, "clients", "create", "caller", "--json", **env)
         tiny = run(folder, "clients", "create", "tiny", "--plan", "tiny", "--json", **env)
-        configured = environment(
-            AUTHWRIGHT_ISSUER=auth.base,
-            AUTHWRIGHT_AUDIENCE=MODELS,
-            AUTHWRIGHT_GUARD_KEY_FILE=str(folder / "guard.key"),
-            AUTHWRIGHT_GUARD_SCOPES="predict",
-            AUTHWRIGHT_GUARD_OPEN_PATHS="/health",
-            AUTHWRIGHT_GUARD_ACCEPT_KEYS="true",
-            AUTHWRIGHT_GUARD_LIMITS="true",
-        )
-        command = [sys.executable, "-c", _SERVER, "authwright.guard.asgi.EnvironmentGuard", str(port)]
-        with (folder / "models.log").open("w") as log:
-            server = subprocess.Popen(command, env=configured, stdout=log, stderr=log)
-            base = f"http://127.0.0.1:{port}"
-            wait_for(f"{base}/health")
-            try:
-                keys = [json.loads(made.stdout)["client_key"] for made in (other, tiny)]
-                yield Setup(auth, base, *keys)
-            finally:
-                server.terminate()
-                server.wait(10)
+        configured = {
+            "AUTHWRIGHT_ISSUER": auth.base,
+            "AUTHWRIGHT_AUDIENCE": MODELS,
+            "AUTHWRIGHT_GUARD_KEY_FILE": str(folder / "guard.key"),
+            "AUTHWRIGHT_GUARD_SCOPES": "predict",
+            "AUTHWRIGHT_GUARD_OPEN_PATHS": "/health",
+            "AUTHWRIGHT_GUARD_ACCEPT_KEYS": "true",
+            "AUTHWRIGHT_GUARD_LIMITS": "true",
+        }
+        (folder / "vllm").write_text(_VLLM)
+        (folder / "vllm").chmod(0o755)
+        command, known = shell(f"PATH={folder}:$PATH\n{taken(PAGE, 0)}", **configured, PORT=str(port))
+        with started(folder, command, known, f"http://127.0.0.1:{port}/health") as base:
+            keys = [json.loads(made.stdout)["client_key"] for made in (other, tiny)]
+            yield Setup(auth, base, *keys, configured)
+
+
+@contextmanager
+def started(
+    folder: Path, command: list[Any], known: dict[str, str], answers: str, seconds: float = 20
+) -> Iterator[str]:
+    """The server that *command* starts, which *answers* there; and where it is."""
+    with (folder / "models.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=known, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(answers, seconds)
+        yield answers.rpartition("/")[0]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
 
 
 def test_every_path_is_closed_but_those_named(setup: Setup) -> None:
@@ -159,6 +192,56 @@ def test_a_websocket_needs_a_token_and_ends_with_its_login(setup: Setup) -> None
         assert time.monotonic() - begun < 1
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
+
+
+@pytest.mark.made(".venv/products/installed")
+def test_bentoml(setup: Setup, tmp_path: Path) -> None:
+    """BentoML itself, with a service of one line more than the page's."""
+    (tmp_path / "service.py").write_text(taken(PAGE, 1, here={"class Classifier: ...\n": FORMED}))
+    port = free_port()
+    known = environment(**setup.environment, BENTOML_HOME=str(tmp_path / "home"), BENTOML_DO_NOT_TRACK="True")
+    command = [PRODUCTS / "bentoml", "serve", "service:Classifier", "--host", "127.0.0.1", "--port", str(port)]
+    login = setup.login()
+    with (
+        started(tmp_path, command, known, f"http://127.0.0.1:{port}/livez", 60) as base,
+        httpx2.Client(base_url=base, timeout=20) as http,
+    ):
+
+        def predict(credential: str) -> httpx2.Response:
+            return http.post("/predict", json={"petal_length": 6}, headers={"authorization": f"Bearer {credential}"})
+
+        for path in ("/livez", "/docs.json", "/metrics", "/predict"):
+            assert http.get(path).status_code == 401
+        for credential in (login["access_token"], setup.key):
+            answer = predict(credential)
+            assert (answer.status_code, answer.text) == (200, "virginica")
+        setup.logout(login)
+        ended = time.monotonic()
+        while predict(login["access_token"]).status_code != 401:
+            assert time.monotonic() < ended + 1
+
+
+def test_what_istio_is_told_fits_the_tokens(setup: Setup) -> None:
+    """The rule of the page, judged by another JOSE library as Istio judges: issuer, keys, audience, principal."""
+    here = {"https://auth.example.com": setup.auth.base, "https://models.example.com": MODELS}
+    authentication, policy = yaml.safe_load_all(taken(PAGE, 3, here=here))
+    (rule,) = authentication["spec"]["jwtRules"]
+    (allowed,) = policy["spec"]["rules"][0]["from"][0]["source"]["requestPrincipals"]
+
+    def passes(token: str) -> bool:
+        try:
+            key = jwt.PyJWKClient(rule["jwksUri"]).get_signing_key_from_jwt(token)
+            claims = jwt.decode(token, key, algorithms=["ES256"], issuer=rule["issuer"], audience=rule["audiences"])
+        except jwt.PyJWTError:
+            return False
+        return fnmatchcase(f"{claims['iss']}/{claims['sub']}", allowed)
+
+    token = setup.login()["access_token"]
+    assert passes(token)
+    with setup.auth.http() as http:
+        assert not passes(http.post("/login", data=FORM).json()["access_token"])
+    head, claims, signature = token.split(".")
+    assert not passes(f"{head}.{claims}.{signature[::-1]}")
 
 
 @pytest.mark.parametrize(

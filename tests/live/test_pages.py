@@ -13,6 +13,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -42,22 +43,26 @@ ISSUER = "https://auth.example.com"
 API = "https://api.example.com"
 PASSWORD = "a long and unusual passphrase"
 
-NOT_RUN = {
+RUN_BY_CI = {
     ("README.md", 0): "run by tests/newcomer.py, on a clean clone",
     ("README.md", 1): "runs this",
-    ("docs/howto/deploy.md", 0): "needs systemd as the init; the unit and what writes it: test_init.py",
-    ("docs/howto/deploy.md", 1): "needs a container engine; the files: test_deploy.py, test_init.py",
-    ("docs/howto/deploy.md", 2): "needs Kubernetes and Helm; the key it makes: below",
-    ("docs/howto/deploy.md", 3): "needs an account at Heroku; the Procfile: test_serverless.py",
-    ("docs/howto/deploy.md", 4): "needs an account at AWS; the handler: test_serverless.py",
-    ("docs/howto/protect-a-model-server.md", 0): "vLLM needs a GPU; what it does with the class: test_model_server.py",
-    ("docs/howto/protect-a-model-server.md", 1): "BentoML is not here; the class: test_model_server.py",
-    ("docs/howto/protect-a-model-server.md", 3): "needs Kubernetes with Istio",
-    ("docs/howto/put-a-proxy-in-front.md", 0): "Traefik is not here; what it sends: test_proxies.py",
-    ("docs/howto/put-a-proxy-in-front.md", 1): "Envoy is not here; what it sends: test_proxies.py",
-    ("docs/reference/metrics.md", 0): "a setting of Prometheus; the endpoint: tests/web/test_analytics.py",
 }
-"""What cannot be run here, and why; its form, and what it names of ours, is held up by test_code_blocks.py."""
+"""What `.ci/run` runs: the two commands of a newcomer."""
+ELSEWHERE = {
+    ("docs/howto/protect-a-model-server.md", 0): ("test_model_server.py", "taken(PAGE, 0)"),
+    ("docs/howto/protect-a-model-server.md", 1): ("test_model_server.py", "taken(PAGE, 1,"),
+    ("docs/howto/protect-a-model-server.md", 2): (
+        "test_litellm.py",
+        "custom_auth: authwright.guard.litellm.user_api_key_auth",
+    ),
+    ("docs/howto/protect-a-model-server.md", 3): ("test_model_server.py", "taken(PAGE, 3,"),
+    ("docs/howto/call-it-from-typescript.md", 0): (
+        "test_release.py",
+        '(ROOT / "docs/howto/call-it-from-typescript.md")',
+    ),
+    **{("docs/howto/deploy.md", place): ("test_ways_to_deploy.py", f"taken(PAGE, {place})") for place in range(5)},
+}
+"""What the tests of another file run: the file, and what stands in it."""
 
 
 def ran(script: str, folder: Path, **env: str) -> str:
@@ -693,6 +698,48 @@ async def test_the_examples_of_the_commands(tmp_path: Path, postgres_server: str
     assert left == []
 
 
+@pytest.mark.program("prometheus")
+def test_prometheus_reads_the_metrics(tmp_path: Path) -> None:
+    """The real one, with the page's configuration, and its own word on what it was given."""
+    page, port, token = "docs/reference/metrics.md", free_port(), "a token of sixteen or more letters".replace(" ", "-")
+    (tmp_path / "metrics_token").write_text(token)
+    with serving(tmp_path, "dev", METRICS_TOKEN=token) as server, server.http() as http:
+        here = {
+            "scheme: https": "scheme: http",
+            "auth.example.com": server.base.removeprefix("http://"),
+            "/run/secrets/metrics_token": str(tmp_path / "metrics_token"),
+        }
+        (tmp_path / "prometheus.yml").write_text(f"global: {{scrape_interval: 200ms}}\n{taken(page, 0, here=here)}")
+        given = http.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text
+        for command, typed in (("config prometheus.yml", ""), ("metrics", given)):
+            checked = subprocess.run(
+                f"promtool check {command}", shell=True, cwd=tmp_path, input=typed, capture_output=True, text=True
+            )
+            assert checked.returncode == 0, checked.stderr
+        command = [
+            "prometheus",
+            "--config.file=prometheus.yml",
+            f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]
+        with (tmp_path / "prometheus.log").open("w") as log:
+            process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/-/ready")
+            assert http.post("/register", json={"username": "ada", "password": PASSWORD}).status_code == 201
+            asked = {"query": 'authwright_http_requests_total{route="/register",status="201",job="authwright"}'}
+            deadline = time.monotonic() + 20
+            while not (
+                found := httpx2.get(f"http://127.0.0.1:{port}/api/v1/query", params=asked).json()["data"]["result"]
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert found[0]["value"][1] == "1"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
 def test_every_block_was_run(request: pytest.FixtureRequest) -> None:
     """The last of this file: what the others took, what is named above with its reason, and nothing else is there."""
     mine = [item for item in request.session.items if item.path == request.path]
@@ -701,17 +748,7 @@ def test_every_block_was_run(request: pytest.FixtureRequest) -> None:
         pytest.skip("the other tests of this file were not chosen")
     if any(item.get_closest_marker("skip") for item in mine):
         pytest.skip("a program is missing that another test of this file needs")
-    elsewhere = {
-        ("docs/howto/protect-a-model-server.md", 2): (
-            "test_litellm.py",
-            "custom_auth: authwright.guard.litellm.user_api_key_auth",
-        ),
-        ("docs/howto/call-it-from-typescript.md", 0): (
-            "test_release.py",
-            '(ROOT / "docs/howto/call-it-from-typescript.md")',
-        ),
-    }
-    for file, what in elsewhere.values():
+    for file, what in ELSEWHERE.values():
         assert what in (Path(__file__).parent / file).read_text(encoding="utf-8")
     code = {where for where, block in BLOCKS.items() if block.language != "text"}
-    assert code - RUN - elsewhere.keys() == NOT_RUN.keys()
+    assert code - RUN - ELSEWHERE.keys() == RUN_BY_CI.keys()

@@ -1,4 +1,4 @@
-"""The shipped configurations of nginx and Caddy before Authwright, and of Caddy before an API, in the real ones."""
+"""Proxies with the shipped files: nginx and Caddy before Authwright; Caddy, Traefik and Envoy before an API."""
 
 import contextlib
 import json
@@ -21,6 +21,7 @@ from processes import Running, free_port, production_environment, run, serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ECHO = Path(__file__).parents[1] / "echo.py"
+PRODUCTS = Path(__file__).parents[2] / ".venv/products/bin"
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 
 
@@ -58,6 +59,7 @@ def authwright(folder: Path) -> Iterator[tuple[Running, dict[str, str]]]:
     env = production_environment(
         port,
         AUTHWRIGHT_ISSUER="https://auth.example.com",
+        AUTHWRIGHT_HOSTS=f"127.0.0.1:{port},api.example.com",
         FORWARDED_ALLOW_IPS="127.0.0.1",
         AUTHWRIGHT_REGISTRATIONS_PER_HOUR="0",
     )
@@ -97,9 +99,35 @@ def nginx(folder: Path) -> Iterator[Proxied]:
 
 
 @contextmanager
+def echo() -> Iterator[int]:
+    """An API that says what it was sent, and its port."""
+    port = free_port()
+    api = subprocess.Popen([sys.executable, ECHO, str(port)])
+    try:
+        wait_until_it_listens(port)
+        yield port
+    finally:
+        api.terminate()
+        api.wait(10)
+
+
+@contextmanager
+def started(folder: Path, *command: str | Path) -> Iterator[None]:
+    """The program, which writes nowhere but into *folder*."""
+    with (folder / "proxy.log").open("w") as log:
+        env = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
 def caddy(folder: Path) -> Iterator[Proxied]:
-    port, api_port, backend = free_port(), free_port(), free_port()
-    with authwright(folder) as (auth, env):
+    port, api_port = free_port(), free_port()
+    with authwright(folder) as (auth, env), echo() as backend:
         text = changed(
             (DEPLOY / "Caddyfile").read_text(),
             ("127.0.0.1:8000", auth.base.removeprefix("http://")),
@@ -111,20 +139,48 @@ def caddy(folder: Path) -> Iterator[Proxied]:
             ("{\n\tservers {", "{\n\tadmin off\n\tauto_https off\n\tservers {"),
         )
         (folder / "Caddyfile").write_text(text)
-        api = subprocess.Popen([sys.executable, ECHO, str(backend)])
-        command = ["caddy", "run", "--config", folder / "Caddyfile", "--adapter", "caddyfile"]
-        with (folder / "caddy.log").open("w") as log:
-            process = subprocess.Popen(
-                command, env={"HOME": str(folder), "PATH": os.environ["PATH"]}, stdout=log, stderr=log
-            )
-        try:
-            for each in (port, api_port, backend):
+        with started(folder, "caddy", "run", "--config", folder / "Caddyfile", "--adapter", "caddyfile"):
+            for each in (port, api_port):
                 wait_until_it_listens(each)
             yield Proxied(auth, env, port, None, api_port)
-        finally:
-            for each in (process, api):
-                each.terminate()
-                each.wait(10)
+
+
+@contextmanager
+def traefik(folder: Path) -> Iterator[Proxied]:
+    port = free_port()
+    with authwright(folder) as (auth, env), echo() as backend:
+        static = changed(
+            (DEPLOY / "traefik/traefik.yml").read_text(),
+            ('":8080"', f'"127.0.0.1:{port}"'),
+            ("deploy/traefik/api.yml", str(folder / "api.yml")),
+        )
+        dynamic = changed(
+            (DEPLOY / "traefik/api.yml").read_text(),
+            ("http://127.0.0.1:8000", auth.base),
+            ("127.0.0.1:9000", f"127.0.0.1:{backend}"),
+        )
+        (folder / "traefik.yml").write_text(static)
+        (folder / "api.yml").write_text(dynamic)
+        with started(folder, PRODUCTS / "traefik", f"--configFile={folder / 'traefik.yml'}"):
+            wait_until_it_listens(port)
+            yield Proxied(auth, env, int(auth.base.rpartition(":")[2]), None, port)
+
+
+@contextmanager
+def envoy(folder: Path) -> Iterator[Proxied]:
+    port = free_port()
+    with authwright(folder) as (auth, env), echo() as backend:
+        text = changed(
+            (DEPLOY / "envoy.yaml").read_text(),
+            ("address: 0.0.0.0, port_value: 8080", f"address: 127.0.0.1, port_value: {port}"),
+            ("http://127.0.0.1:8000", auth.base),
+            ("port_value: 8000", f"port_value: {auth.base.rpartition(':')[2]}"),
+            ("port_value: 9000", f"port_value: {backend}"),
+        )
+        (folder / "envoy.yaml").write_text(text)
+        with started(folder, PRODUCTS / "envoy", "-c", folder / "envoy.yaml", "--concurrency", "1"):
+            wait_until_it_listens(port)
+            yield Proxied(auth, env, int(auth.base.rpartition(":")[2]), None, port)
 
 
 def wait_until_it_listens(port: int) -> None:
@@ -207,35 +263,115 @@ def test_the_feed_is_passed_on_as_it_comes(proxied: Proxied) -> None:
         assert time.monotonic() - ended < 2
 
 
-@pytest.mark.program("caddy")
-def test_caddy_protects_an_api_that_knows_no_tokens(tmp_path: Path) -> None:
-    with caddy(tmp_path) as proxied, httpx2.Client(base_url=f"http://127.0.0.1:{proxied.api}") as api:
-        with proxied.http() as http:
-            http.post("/register", json=FORM)
-            token = http.post("/login", data=FORM).json()["access_token"]
-        spoofed = (
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(caddy, marks=pytest.mark.program("caddy"), id="caddy"),
+        pytest.param(traefik, marks=pytest.mark.made(".venv/products/installed"), id="traefik"),
+        pytest.param(envoy, marks=pytest.mark.made(".venv/products/installed"), id="envoy"),
+    ],
+)
+def protecting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    with request.param(tmp_path_factory.mktemp("protecting")) as running:
+        yield running
+
+
+def api_of(protecting: Proxied) -> httpx2.Client:
+    return httpx2.Client(base_url=f"http://127.0.0.1:{protecting.api}", headers={"host": "api.example.com"}, timeout=20)
+
+
+def new_caller(protecting: Proxied, name: str) -> dict[str, str]:
+    """The header with a token of somebody who has called nothing yet."""
+    form = {"username": name, "password": "a long and unusual passphrase"}
+    with protecting.http() as http:
+        assert http.post("/register", json=form).status_code == 201
+        return {"authorization": f"Bearer {http.post('/login', data=form).json()['access_token']}"}
+
+
+def test_who_may_pass_is_told_to_the_api_and_nobody_else_is(protecting: Proxied) -> None:
+    spoofed = dict.fromkeys(
+        (
             "X-Auth-Subject",
             "X-Auth-Roles",
-            "X_Auth_Subject",
-            "X-Auth_Subject",
-            "Remote_User",
+            "X-Auth-Status",
+            "X-Auth-User",
+            "X.Auth.Subject",
+            "X-Forwarded-User",
+            "X-Forwarded-Email",
+            "X-Forwarded-Uri",
             "Remote-User",
             "X-Real-IP",
-        )
-        headers = {"authorization": f"Bearer {token}", "x-api-key": "", **dict.fromkeys(spoofed, "root")}
-        refused = api.get("/models", headers=dict.fromkeys(spoofed, "root"))
-        assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")
-        assert refused.headers["www-authenticate"].startswith("Bearer")
-        del headers["x-api-key"]
-        told = api.get("/models", headers=headers).json()["headers"]
-        assert (told["x-auth-plan"], told["x-auth-roles"], told["x-auth-username"]) == ("free", "user", "ada")
-        assert told["x-auth-subject"].startswith("usr_")
-        assert not [name for name, value in told.items() if value == "root"]
-        assert not {"authorization", "x-api-key"} & told.keys()
-        with contextlib.suppress(httpx2.TransportError):
-            # It may close while this is sent.
-            assert api.post("/models", headers=headers, content=b"x" * 1_100_000).status_code in (413, 502)
-        limited = [api.get("/models", headers=headers) for _ in range(3)][-1]
+        ),
+        "root",
+    )
+    underscored = dict.fromkeys(("X_Auth_Subject", "X-Auth_Subject", "Remote_User"), "root")
+    caller = new_caller(protecting, "ada")
+    with api_of(protecting) as api:
+        for headers in ({**caller, **spoofed}, {**caller, **spoofed, **underscored, "x-api-key": ""}):
+            answer = api.post("/models?x=1", headers=headers, content=b"input")
+            if answer.status_code == 400 and headers.keys() & underscored.keys():
+                # Envoy refuses those.
+                continue
+            assert answer.status_code == 200, answer.text
+            assert (answer.json()["path"], answer.json()["body"]) == ("/models?x=1", "input")
+            told = answer.json()["headers"]
+            assert (told["x-auth-plan"], told["x-auth-roles"], told["x-auth-username"]) == ("free", "user", "ada")
+            assert told["x-auth-subject"].startswith("usr_")
+            assert not [name for name, value in told.items() if "root" in value]
+            assert not {"authorization", "x-api-key", "x-auth-status"} & told.keys()
+
+
+def test_a_key_passes_in_all_its_forms(protecting: Proxied) -> None:
+    made = run(protecting.auth.folder, "clients", "create", "scoring", "--json", **protecting.env)
+    key = json.loads(made.stdout)["client_key"]
+    with api_of(protecting) as api:
+        for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+            assert api.get("/", headers=headers).json()["headers"]["x-auth-username"] == "scoring"
+        assert api.get("/", auth=("anything", key)).json()["headers"]["x-auth-username"] == "scoring"
+
+
+def test_refusals_arrive_as_they_were_meant(protecting: Proxied) -> None:
+    caller = new_caller(protecting, "grace")
+    with api_of(protecting) as api:
+        for headers in ({}, dict.fromkeys(("X-Auth-Subject", "X_Auth_Subject"), "root")):
+            refused = api.get("/models", headers=headers)
+            if refused.status_code != 400 or "X_Auth_Subject" not in headers:
+                assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")
+                assert refused.headers["www-authenticate"].startswith("Bearer")
+        limited = [api.get("/models", headers=caller) for _ in range(4)][-1]
         assert (limited.status_code, limited.json()["error"]) == (429, "limit_exceeded")
         assert int(limited.headers["retry-after"]) > 600
-        assert api.get("/models/../admin", headers=headers).status_code in (400, 429)
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/../admin", "/models/%2e%2e/admin", "/models/%2Fadmin", "//admin", "/models/..%2fadmin", "/a\\b"]
+)
+def test_a_path_means_one_place(protecting: Proxied, path: str) -> None:
+    """What is asked about is what the API gets, or nothing is."""
+    caller = new_caller(protecting, f"walker{abs(hash(path)) % 10**9}")
+    with socket.create_connection(("127.0.0.1", protecting.api), timeout=10) as client:
+        head = f"GET {path} HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n"
+        client.sendall((head + f"Authorization: {caller['authorization']}\r\n\r\n").encode())
+        with client.makefile("rb") as answer:
+            status, body = answer.readline().split()[1], answer.read().partition(b"\r\n\r\n")[2]
+    if status == b"200":
+        assert json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])["path"] in ("/admin", "/models/admin", "/a/b")
+    else:
+        # Traefik and Envoy send to the place that is meant.
+        assert status in (b"301", b"307", b"308", b"400", b"404")
+
+
+def test_a_body_that_is_too_large_does_not_reach_the_api(protecting: Proxied) -> None:
+    caller = new_caller(protecting, "large")
+    with api_of(protecting) as api, contextlib.suppress(httpx2.TransportError):
+        # It may close while this is sent.
+        assert api.post("/models", headers=caller, content=b"x" * 1_100_000).status_code in (413, 502)
+
+
+def test_nothing_passes_while_authwright_is_away(protecting: Proxied) -> None:
+    """The last of this file: it is not started again."""
+    caller = new_caller(protecting, "late")
+    with api_of(protecting) as api:
+        assert api.get("/models", headers=caller).status_code == 200
+        protecting.auth.kill()
+        assert api.get("/models", headers=caller).status_code in (500, 502, 503)
