@@ -56,6 +56,7 @@ lock: .venv/check.installed  ## choose versions anew
 	$(COMPILE) --group build --output-file requirements/products.txt pyproject.toml requirements/products.in
 
 .venv/%.installed: requirements/%.txt pyproject.toml | .venv/bin/python
+	@echo "Installing what $< names into .venv: about a minute."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@

@@ -178,7 +178,9 @@ def envoy(folder: Path) -> Iterator[Proxied]:
             ("port_value: 9000", f"port_value: {backend}"),
         )
         (folder / "envoy.yaml").write_text(text)
-        with started(folder, PRODUCTS / "envoy", "-c", folder / "envoy.yaml", "--concurrency", "1"):
+        with started(
+            folder, PRODUCTS / "envoy", "-c", folder / "envoy.yaml", "--concurrency", "1", "--disable-hot-restart"
+        ):
             wait_until_it_listens(port)
             yield Proxied(auth, env, int(auth.base.rpartition(":")[2]), None, port)
 

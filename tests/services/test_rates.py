@@ -327,6 +327,18 @@ async def test_who_has_much_to_do_lets_another_process_change_the_same_allowance
     assert changed <= 20 * 10
 
 
+async def test_after_a_change_that_took_long_nobody_stands_back_for_longer(clock: Clock) -> None:
+    """Else callers would take a store for away that answers again."""
+    far = Far()
+    rates = Rates(clock, Shared(far, clock, exact=False))
+    await rates.charge(ADA, PREMIUM, 1)
+    (purse,) = rates._shared[0]._purses.values()
+    purse.in_a_row, purse.took = 4, 10.0
+    await rates.charge(ADA, PREMIUM, 1)
+    assert far.changed == 2
+    assert rates._shared[0].away_until == float("-inf")
+
+
 async def test_a_clock_that_is_set_back_puts_nobody_off(store: Store, clock: Clock) -> None:
     (rates,) = processes(store, clock, 1)
     assert await spend(rates, 61, FREE) == 60

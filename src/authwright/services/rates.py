@@ -43,9 +43,11 @@ AWAY_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 0.2
 # Less than WAIT_SECONDS: that would say that the store is away.
 _GIVE_UP_SECONDS: Final = 1.6
-# Who changed one allowance so often in a row stands back for so many times as long as a change takes.
+# Who changed one allowance so often in a row stands back for so many times as long as a change takes; for a store that
+# takes long, no longer than nobody notices.
 _MOST_IN_A_ROW: Final = 4
 _STANDS_BACK: Final = 4
+_MOST_REST: Final = 0.2
 _LOOKED_AT_ONCE: Final = 10_000
 
 T = TypeVar("T")
@@ -245,7 +247,7 @@ class Shared:
         known, purse.known = purse.known, None
         # Who won knows what is stored now, and who lost has to ask: one that has much to do would win for ever. So it
         # lets the others have as long as it takes to ask and to store.
-        rest = purse.changed + _STANDS_BACK * purse.took - time()
+        rest = purse.changed + min(_STANDS_BACK * purse.took, _MOST_REST) - time()
         if rest <= 0:
             purse.in_a_row = 0
         elif purse.in_a_row >= _MOST_IN_A_ROW:
