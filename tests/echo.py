@@ -2,14 +2,22 @@
 
 import json
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+GO_ON = threading.Event()
 
 
 class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.path == "/stream":
+            self.stream()
+            return
+        if self.path == "/go-on":
+            GO_ON.set()
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
         headers = {name.lower(): value for name, value in self.headers.items()}
         told = json.dumps({"path": self.path, "body": body, "headers": headers}).encode()
@@ -19,6 +27,16 @@ class Echo(BaseHTTPRequestHandler):
         self.wfile.write(told)
 
     do_POST = do_GET
+
+    def stream(self) -> None:
+        """One line, and the end when somebody asks for /go-on."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(b"first\n")
+        self.wfile.flush()
+        GO_ON.wait(60)
 
     def log_message(self, *_: Any) -> None:
         pass

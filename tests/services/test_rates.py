@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authwright.domain.allowance import NEW, Allowance, Rate, room, settled
+from authwright.domain.errors import Unavailable
 from authwright.domain.instant import Instant, after
 from authwright.domain.secrets import Subject
 from authwright.services.rates import LEASE_SECONDS, SPEND_SECONDS, Alone, Rates, Shared, _spend
@@ -325,6 +326,96 @@ async def test_who_has_much_to_do_lets_another_process_change_the_same_allowance
     await asyncio.gather(*many)
     # The busy one makes four changes in a row; without that, hundreds before the other's next.
     assert changed <= 20 * 10
+
+
+class Gated(Faulty):
+    """A store that answers when the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = True
+        self.reached, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def read(self, caller: Subject) -> Allowance | None:
+        self.reached.set()
+        await self.gate.wait()
+        return await super().read(caller)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_stored(clock: Clock) -> None:
+    gated = Gated()
+    rates = Rates(clock, Shared(gated, clock, exact=True))
+    until = after(clock.now, LEASE_SECONDS)
+    gone = [
+        asyncio.create_task(rates.lease(ADA, PREMIUM, 1, until, most=100)),
+        asyncio.create_task(rates.charge(ADA, PREMIUM, 7)),
+        asyncio.create_task(rates.take(ADA, PREMIUM, 9)),
+    ]
+    stays = asyncio.create_task(rates.charge(ADA, PREMIUM, 5))
+    await gated.reached.wait()
+    for task in gone:
+        task.cancel()
+    await asyncio.wait(gone)
+    gated.gate.set()
+    await stays
+    (purse,) = rates._shared[0]._purses.values()
+    while purse.working is not None:
+        await asyncio.wait([purse.working])
+    assert gated.stored is not None
+    assert gated.stored.leased == 0
+    assert room(settled(gated.stored, PREMIUM, clock.now), PREMIUM, clock.now) == 595
+
+
+async def test_who_always_loses_is_told_so_and_the_store_is_not_away(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authwright.services.rates._GIVE_UP_SECONDS", 0.05)
+    far = Far()
+    rates = Rates(clock, Shared(far, clock, exact=True))
+
+    async def lost(caller: Subject, old: Allowance | None, new: Allowance) -> Replaced:
+        return Replaced(False, await far.read(caller))
+
+    monkeypatch.setattr(far, "replace", lost)
+    answers = await asyncio.gather(rates.charge(ADA, PREMIUM, 1), rates.take(ADA, PREMIUM, 1), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Unavailable, Unavailable]
+    assert rates._shared[0].away_until == float("-inf")
+    assert len(rates._alone) == 0
+
+
+async def test_the_end_waits_for_no_store_that_hangs(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authwright.services.rates.WAIT_SECONDS", 0.05)
+    gated = Gated()
+    rates = Rates(clock, Shared(gated, clock, exact=False))
+    hanging = asyncio.create_task(rates.charge(ADA, PREMIUM, 1))
+    await gated.reached.wait()
+    (purse,) = rates._shared[0]._purses.values()
+    task = purse.working
+    assert task is not None
+    await rates.close()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    await hanging
+
+
+async def test_the_end_returns_what_is_being_leased_as_well(clock: Clock) -> None:
+    gated = Gated()
+    gated.gate.set()
+    rates = Rates(clock, Shared(gated, clock, exact=False))
+    assert await spend(rates, 5) == 5
+    assert gated.stored is not None
+    assert gated.stored.leased > 0
+    (purse,) = rates._shared[0]._purses.values()
+    purse.hand = 0
+    gated.gate.clear()
+    gated.reached.clear()
+    more = asyncio.create_task(spend(rates, 1))
+    await gated.reached.wait()
+    ending = asyncio.create_task(rates.close())
+    await asyncio.sleep(0)
+    gated.gate.set()
+    await asyncio.gather(more, ending)
+    assert gated.stored.leased == 0
 
 
 async def test_after_a_change_that_took_long_nobody_stands_back_for_longer(clock: Clock) -> None:

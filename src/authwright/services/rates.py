@@ -114,14 +114,18 @@ class Alone:
 
 
 class _Call(NamedTuple):
+    """*since*: when it was asked for, on the loop's clock."""
+
     units: int
     answer: asyncio.Future[Taken]
+    since: float
 
 
 class _Change(NamedTuple):
     rate: Rate
     decide: Decide[Any]
     answer: asyncio.Future[Any]
+    since: float
 
 
 class _Purse:
@@ -175,8 +179,8 @@ def _until(now: Instant, end: Instant, seconds: float) -> bool:
     return after(end, -seconds) <= now < end
 
 
-def _tell(asked: Sequence[_Call | _Change], answers: Sequence[Any]) -> None:
-    for each, answer in zip(asked, answers, strict=True):
+def _tell(answered: Sequence[tuple[_Call | _Change, Any]]) -> None:
+    for each, answer in answered:
         if not each.answer.done():
             each.answer.set_result(answer)
 
@@ -189,6 +193,7 @@ class Shared:
         self._clock = clock
         self._exact = exact
         self._purses: dict[Subject, _Purse] = {}
+        self._ending = False
         self.away_until = float("-inf")
 
     def __len__(self) -> int:
@@ -218,7 +223,8 @@ class Shared:
         """
         purse = self._purse(caller, rate)
         purse.rate = rate
-        call = _Call(units, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        call = _Call(units, loop.create_future(), loop.time())
         purse.calls.append(call)
         self._work(caller, purse)
         return await call.answer
@@ -230,8 +236,9 @@ class Shared:
         Raises StoreUnavailable, Unavailable.
         """
         purse = self._purse(caller, rate)
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        purse.changes.append(_Change(rate, decide, answer))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        purse.changes.append(_Change(rate, decide, answer, loop.time()))
         self._work(caller, purse)
         return await answer
 
@@ -241,8 +248,9 @@ class Shared:
             purse = self._purses[caller] = _Purse(rate)
         return purse
 
-    async def _change(self, caller: Subject, purse: _Purse, decide: Decide[T]) -> T:
-        """Store what *decide* makes of what is stored; one at a time for a caller in this process."""
+    async def _change(self, caller: Subject, purse: _Purse, since: float, decide: Decide[T]) -> T:
+        """Store what *decide* makes of what is stored; one at a time for a caller in this process. *since*: as of
+        whoever has waited longest."""
         time = asyncio.get_running_loop().time
         known, purse.known = purse.known, None
         # Who won knows what is stored now, and who lost has to ask: one that has much to do would win for ever. So it
@@ -255,7 +263,6 @@ class Shared:
             await asyncio.sleep(rest)
         if known is None:
             known = await self._store.read(caller)
-        begun = time()
         while True:
             asked = time()
             allowance, answer = decide(known or NEW, self._clock())
@@ -266,7 +273,7 @@ class Shared:
                 purse.changed = time()
                 purse.took = purse.changed - asked
                 return answer
-            if asked > begun + _GIVE_UP_SECONDS:
+            if time() + (time() - asked) > since + _GIVE_UP_SECONDS:
                 # The store is there: it is this caller whom too many serve at once.
                 raise Unavailable(detail="too many processes change one allowance at once")
 
@@ -283,10 +290,10 @@ class Shared:
                 calls, purse.calls = [call for call in purse.calls if not call.answer.done()], []
                 changes, purse.changes = [change for change in purse.changes if not change.answer.done()], []
                 if changes:
-                    _tell(changes, await self._decided(caller, purse, changes))
+                    _tell(await self._decided(caller, purse, changes))
                 if calls or purse.returning:
                     purse.returning = False
-                    _tell(calls, await self._answer(caller, purse, [call.units for call in calls]))
+                    _tell(await self._answer(caller, purse, calls))
         except BaseException as error:
             # Whatever it is, it is about this caller, unless the store says that it is away.
             told = error if isinstance(error, Exception) else StoreUnavailable("stopped")
@@ -302,74 +309,88 @@ class Shared:
         finally:
             purse.working = None
 
-    async def _decided(self, caller: Subject, purse: _Purse, changes: Sequence[_Change]) -> list[Any]:
-        def decide_all(allowance: Allowance, now: Instant) -> tuple[Allowance, list[Any]]:
-            answers = []
-            for rate, decide, _ in changes:
-                allowance, answer = decide(settled(allowance, rate, now), now)
-                answers.append(answer)
-            return allowance, answers
+    async def _decided(
+        self, caller: Subject, purse: _Purse, changes: Sequence[_Change]
+    ) -> list[tuple[_Call | _Change, Any]]:
+        def decide_all(allowance: Allowance, now: Instant) -> tuple[Allowance, list[tuple[_Call | _Change, Any]]]:
+            answered: list[tuple[_Call | _Change, Any]] = []
+            for change in changes:
+                # Asked again, for who gave up while it was read or waited for went elsewhere.
+                if not change.answer.done():
+                    allowance, answer = change.decide(settled(allowance, change.rate, now), now)
+                    answered.append((change, answer))
+            return allowance, answered
 
-        return await self._change(caller, purse, decide_all)
+        return await self._change(caller, purse, min(change.since for change in changes), decide_all)
 
-    async def _answer(self, caller: Subject, purse: _Purse, wanted: Sequence[int]) -> list[Taken]:
+    async def _answer(
+        self, caller: Subject, purse: _Purse, calls: Sequence[_Call]
+    ) -> list[tuple[_Call | _Change, Taken]]:
         rate = purse.rate
         # Nothing may be spent of what is being returned.
         back, purse.hand, leased, purse.leased = purse.hand, 0, purse.leased, 0
         lease_rate, purse.lease_rate = purse.lease_rate, rate
         now = self._clock()
-        busy = not self._exact and _until(now, after(purse.used, SPEND_SECONDS), SPEND_SECONDS)
-        if wanted:
+        busy = not (self._exact or self._ending) and _until(now, after(purse.used, SPEND_SECONDS), SPEND_SECONDS)
+        if calls:
             purse.grown = min(MOST_LEASED, max(1, 2 * purse.grown)) if busy else 0
             purse.used = now
         took = 0
 
-        def decide(allowance: Allowance, now: Instant) -> tuple[Allowance, list[Taken]]:
+        def decide(allowance: Allowance, now: Instant) -> tuple[Allowance, list[tuple[_Call, Taken]]]:
             nonlocal took
             took = 0
             allowance = settled(allowance, rate, now)
             if leased:
                 # Units of another rate are worth something else.
                 allowance = returned(allowance, rate, leased=leased, unspent=back if lease_rate is rate else 0)
-            answers = []
-            for units in wanted:
-                allowance, answer = _spend(allowance, rate, units, now)
-                answers.append(answer)
-            if busy and answers and all(answer.granted for answer in answers):
+            answered = []
+            for call in calls:
+                if not call.answer.done():
+                    allowance, answer = _spend(allowance, rate, call.units, now)
+                    answered.append((call, answer))
+            if busy and answered and all(answer.granted for _, answer in answered):
                 ahead = min(purse.grown, share(room(allowance, rate, now), 0))
                 further = lease(allowance, rate, ahead, now, after(now, LEASE_SECONDS)) if ahead else None
                 if further is not None:
                     allowance, took = further, ahead
-            return allowance, answers
+            return allowance, answered
 
-        answers = await self._change(caller, purse, decide)
+        since = min((call.since for call in calls), default=asyncio.get_running_loop().time())
+        answered = await self._change(caller, purse, since, decide)
         stored = purse.known
         assert stored is not None
         purse.hand = purse.leased = took
         purse.room = room(stored, rate, now)
         purse.until = after(now, SPEND_SECONDS)
-        refused = [(units, answer) for units, answer in zip(wanted, answers, strict=True) if not answer.granted]
+        refused = [(call.units, answer) for call, answer in answered if not answer.granted]
         purse.refused = None
         if refused:
             purse.refused_units, purse.refused = min(refused, key=lambda each: each[0])
             opens = purse.refused.opens_at
             soon = after(now, _REFUSED_SECONDS)
             purse.refused_until = soon if opens is None else Instant(min(soon, opens))
-        return answers
+        return list(answered)
 
     async def tidy(self, *, everything: bool = False) -> None:
         """Return what is left of leases, and forget callers who do not call."""
         now, working = self._clock(), []
+        self._ending = self._ending or everything
         for caller, purse in list(self._purses.items()):
-            if purse.working is None and purse.leased and (everything or not _until(now, purse.until, SPEND_SECONDS)):
-                purse.returning = True
-                self._work(caller, purse)
+            idle = purse.working is None
+            if everything or (idle and purse.leased and not _until(now, purse.until, SPEND_SECONDS)):
+                purse.returning = purse.leased > 0 or not idle
+                if purse.returning:
+                    self._work(caller, purse)
             if purse.working is not None:
                 working.append(purse.working)
             elif not _until(now, after(purse.used, LEASE_SECONDS), LEASE_SECONDS):
                 del self._purses[caller]
         if working:
-            await asyncio.wait(working)
+            _, hanging = await asyncio.wait(working, timeout=WAIT_SECONDS)
+            if everything:
+                for task in hanging:
+                    task.cancel()
 
 
 class Rates:
