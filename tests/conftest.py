@@ -35,12 +35,17 @@ note_at_the_source()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     forbidden = os.environ.get("TESTS_FORBID_SKIPS") == "1"
     for item in items:
+        if not item.nodeid.endswith(item.name):
+            # Schemathesis gives each of its tests a name and all of them one id; of those that share an id, several
+            # processes run one.
+            item._id = type(item._id).parse(f"{item.nodeid.rpartition('::')[0]}::{item.name}")
         needed = [(marker.args[0], shutil.which(marker.args[0])) for marker in item.iter_markers("program")]
         needed += [(marker.args[0], (NODE / marker.args[0]).exists()) for marker in item.iter_markers("npm")]
         needed += [(marker.args[0], (ROOT / marker.args[0]).exists()) for marker in item.iter_markers("made")]
         for name, found in needed:
             if not found:
                 item.add_marker(pytest.mark.missing(name) if forbidden else pytest.mark.skip(reason=f"needs {name}"))
+    assert len({item.nodeid for item in items}) == len(items)
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Files that take long come first, so that none is left to one process at the end.
         items.sort(key=lambda item: item.path.parent.name != "live")
