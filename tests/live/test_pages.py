@@ -733,6 +733,7 @@ def test_prometheus_reads_the_metrics(tmp_path: Path) -> None:
                 found := httpx2.get(f"http://127.0.0.1:{port}/api/v1/query", params=asked).json()["data"]["result"]
             ):
                 assert time.monotonic() < deadline
+                # Prometheus tells nobody when it has looked: it is asked until it has, or for 20 seconds.
                 time.sleep(0.1)
             assert found[0]["value"][1] == "1"
         finally:

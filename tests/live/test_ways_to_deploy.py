@@ -34,6 +34,13 @@ with open({calls!r}, "a") as kept:
 """
 
 
+class Unit(configparser.RawConfigParser):
+    """What systemd reads: upper and lower case are told apart."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 class StandIns:
     """Programs of these names in a folder of their own, and what they were called with."""
 
@@ -102,8 +109,7 @@ def test_systemd(checkout: Path, tmp_path: Path) -> None:
     verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert verified.returncode == 0, verified.stderr
 
-    read = configparser.RawConfigParser(strict=False)
-    read.optionxform = str  # type: ignore[assignment,method-assign]
+    read = Unit(strict=False)
     read.read(unit)
     service, port = read["Service"], free_port()
     assert service["WorkingDirectory"] == str(checkout)

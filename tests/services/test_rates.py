@@ -289,6 +289,7 @@ class Far(Faulty):
         self.begun = asyncio.Event()
 
     async def way(self) -> None:
+        """So many turns of the loop: the distance itself, and nothing that is waited for."""
         for _ in range(50):
             await asyncio.sleep(0)
 
@@ -412,7 +413,7 @@ async def test_the_end_returns_what_is_being_leased_as_well(clock: Clock) -> Non
     more = asyncio.create_task(spend(rates, 1))
     await gated.reached.wait()
     ending = asyncio.create_task(rates.close())
-    await asyncio.sleep(0)
+    # Tasks begin in their order: the end comes before those whom the gate wakes.
     gated.gate.set()
     await asyncio.gather(more, ending)
     assert gated.stored.leased == 0
