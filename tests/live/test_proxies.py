@@ -291,7 +291,7 @@ def new_caller(protecting: Proxied, name: str) -> dict[str, str]:
         return {"authorization": f"Bearer {http.post('/login', data=form).json()['access_token']}"}
 
 
-def test_who_may_pass_is_told_to_the_api_and_nobody_else_is(protecting: Proxied) -> None:
+def test_r176_who_may_pass_is_told_to_the_api_and_nobody_else_is(protecting: Proxied) -> None:
     spoofed = dict.fromkeys(
         (
             "X-Auth-Subject",
@@ -342,7 +342,7 @@ def test_no_connection_is_upgraded(protecting: Proxied) -> None:
         assert answer.status_code != 200 or "upgrade" not in answer.json()["headers"]
 
 
-def test_a_caller_has_no_other_address_than_its_own(protecting: Proxied) -> None:
+def test_r176_a_caller_has_no_other_address_than_its_own(protecting: Proxied) -> None:
     caller = new_caller(protecting, "elsewhere")
     spoofed = {"x-forwarded-for": "203.0.113.9", "forwarded": "for=203.0.113.9", "x-forwarded-host": "203.0.113.9"}
     with api_of(protecting) as api:
@@ -385,7 +385,7 @@ def test_refusals_arrive_as_they_were_meant(protecting: Proxied) -> None:
     "path", ["/models/../admin", "/models/%2e%2e/admin", "/models/%2Fadmin", "//admin", "/models/..%2fadmin", "/a\\b"]
 )
 def test_a_path_means_one_place(protecting: Proxied, path: str) -> None:
-    """What is asked about is what the API gets, or nothing is."""
+    """What is asked about is what the API gets, or nothing is (CVE-2026-33494, CVE-2026-40575)."""
     caller = new_caller(protecting, f"walker{abs(hash(path)) % 10**9}")
     with socket.create_connection(("127.0.0.1", protecting.api), timeout=10) as client:
         head = f"GET {path} HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n"
