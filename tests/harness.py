@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from fastapi import FastAPI
 
 import authwright
@@ -15,6 +16,7 @@ from authwright.app.server import Server
 from authwright.config import Settings, new_secret_key
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.instant import Instant, after
+from authwright.storage.port import StoreUnavailable
 from issued import ISSUED
 
 ORIGIN = "http://127.0.0.1:8000"
@@ -125,6 +127,21 @@ async def open_service(
             # Files are searched at the end of the run; this database ends here.
             connection = server.store._database._opened().writer._connection
             ISSUED.search(connection.serialize(), "a database in memory")
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> None:
+    """Let the next call of a verb fail as a store does that does not answer."""
+    real = getattr(where, name)
+    failed = False
+
+    async def verb(*args: Any, **options: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise StoreUnavailable("no answer")
+        return await real(*args, **options)
+
+    monkeypatch.setattr(where, name, verb)
 
 
 async def _note(response: httpx2.Response) -> None:

@@ -14,24 +14,9 @@ from authwright.services.metrics import Metrics
 from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import StoreUnavailable
-from harness import Service, bearer
+from harness import Service, bearer, failing_once
 
 CHANGE = {"current_password": "test123", "new_password": "new-test123"}
-
-
-def failing_once(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> None:
-    """Let the next call of a verb fail as a store does that does not answer."""
-    real = getattr(where, name)
-    failed = False
-
-    async def verb(*args: Any, **options: Any) -> Any:
-        nonlocal failed
-        if not failed:
-            failed = True
-            raise StoreUnavailable("no answer")
-        return await real(*args, **options)
-
-    monkeypatch.setattr(where, name, verb)
 
 
 async def alive(service: Service, login: dict[str, Any]) -> tuple[bool, bool]:
@@ -248,14 +233,14 @@ async def test_the_follower_survives_whatever_fails(service: Service, monkeypatc
     outcomes: list[Exception | None] = [ValueError("odd"), StoreUnavailable("away"), KeyError("x"), None]
     done = asyncio.Event()
 
-    async def look_around() -> None:
+    async def keep_up() -> None:
         outcome = outcomes.pop(0)
         service.server.counter.raise_()
         if outcome is not None:
             raise outcome
         done.set()
 
-    following = asyncio.create_task(service.server.revoke.follow(service.clock, look_around))
+    following = asyncio.create_task(service.server.revoke.follow(service.clock, keep_up))
     await asyncio.wait_for(done.wait(), 5)
     following.cancel()
 

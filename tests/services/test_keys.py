@@ -16,9 +16,9 @@ from authwright.jose.keys import Algorithm
 from authwright.services.keys import Keyring, KeyWrap, UnknownKeyId, UnreadableKey
 from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage
-from authwright.storage.port import IncompatibleStore
+from authwright.storage.port import IncompatibleStore, StoreUnavailable
 from authwright.storage.sql import SqlStore, sqlite_store
-from harness import Clock, Service, open_service
+from harness import Clock, Service, failing_once, open_service
 
 NOW = Instant(1_795_000_000_000_000)
 SECRET = new_secret_key()
@@ -314,6 +314,28 @@ async def test_without_the_key_in_its_place_nothing_is_signed(
             # It was spent, and whoever asks again within the time of grace gets the same.
             refreshed = await fresh.refresh(login["refresh_token"])
             assert (await fresh.get("/me", refreshed.json()["access_token"])).status_code == 200
+
+
+@pytest.mark.parametrize("also", ["no request", "a logout", "the store away"])
+async def test_a_key_made_on_one_worker_is_published_by_another_as_soon_as_it_follows_or_is_ready(
+    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch, also: str
+) -> None:
+    one, other = both
+    login = await other.registered_login()
+    for told in (other.server.keep_up, other.server.ready):
+        await other.server.look_around()
+        made = await one.server.keyring.rotate(one.clock())
+        if also == "a logout":
+            # Its request reads the ledger to its end, which has nothing of new keys.
+            assert (await other.logout(login["access_token"])).status_code == 200
+            login = await other.login()
+        elif also == "the store away":
+            failing_once(monkeypatch, other.server.store.keys, "all")
+            with pytest.raises(StoreUnavailable):
+                await told()
+        await told()
+        published = (await other.get("/.well-known/jwks.json")).json()["keys"]
+        assert made.id in [key["kid"] for key in published]
 
 
 async def test_a_server_whose_keys_were_rewrapped_under_a_newer_secret_goes_on(service: Service) -> None:

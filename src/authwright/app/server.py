@@ -74,6 +74,8 @@ if TYPE_CHECKING:
 
 MIGRATED_SECONDS = 1.0
 """How often a server that waits for `authwright migrate` looks whether that was done."""
+LOOK_AROUND_SECONDS = 1.0
+"""How often a server reads which keys other machines have made, and which foreign hashes there are."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = structlog.get_logger("authwright")
@@ -212,6 +214,7 @@ class Server:
         self.whoami = WhoAmI(self.store)
         self.predict = Predict()
         self._follower: asyncio.Task[None] | None = None
+        self._look_around_due = 0.0
 
     async def open(self) -> None:
         """Open the store and load the keys. Raises IncompatibleStore, UnreadableKey, StoreUnavailable.
@@ -331,7 +334,7 @@ class Server:
             else:
                 log.info("store_migrated")
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.revoke.follow(self.clock, self.look_around))
+            group.create_task(self.revoke.follow(self.clock, self.keep_up))
             group.create_task(self.usage.flush_regularly())
             group.create_task(self.rates.tidy_regularly())
             group.create_task(self.quotas.follow())
@@ -345,6 +348,15 @@ class Server:
         """Read what others may have changed: the keys, and which foreign hashes there are. Raises StoreUnavailable."""
         await self.verify.reload_keys(self.clock())
         await self.hashing.measure(await self.store.users.password_formats())
+
+    async def keep_up(self) -> None:
+        """Read the keys if this machine changed anything, and every LOOK_AROUND_SECONDS what others may have. Raises
+        StoreUnavailable."""
+        if self.keyring.behind:
+            await self.verify.reload_keys(self.clock())
+        if time.monotonic() >= self._look_around_due:
+            await self.look_around()
+            self._look_around_due = time.monotonic() + LOOK_AROUND_SECONDS
 
     async def close(self) -> None:
         """Finish and let go."""
@@ -365,10 +377,13 @@ class Server:
             await asyncio.to_thread(self.tracing.close)
 
     async def ready(self) -> None:
-        """Return if requests can be answered. Raises StoreUnavailable."""
+        """Return if requests can be answered, and a key that was made on this machine before is known. Raises
+        StoreUnavailable."""
         try:
             async with asyncio.timeout(2):
                 await self.store.ping()
+                if self.keyring.behind:
+                    await self.verify.reload_keys(self.clock())
         except TimeoutError:
             raise StoreUnavailable("no answer within two seconds") from None
 

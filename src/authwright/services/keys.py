@@ -122,6 +122,13 @@ class Keyring:
         self._refresh: RefreshTokens | None = None
         self._loading = asyncio.Lock()
         self._signs = True
+        self._read_at: int | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether anything changed on this machine since the keys were read: a key may have. Reading the ledger alone
+        does not end it."""
+        return self._counter.read() != self._read_at
 
     @property
     def refresh_tokens(self) -> RefreshTokens:
@@ -149,9 +156,11 @@ class Keyring:
             return await self._load(now)
 
     async def _load(self, now: Instant) -> bool:
+        counter = self._counter.read()
         rows = await self._store.keys.all()
         if not self._has_all(rows):
             rows = await self._make_missing(rows, now)
+        self._read_at = counter
         if rows == self._rows:
             return False
         store_epoch = await self._store.facts.establish("store_epoch", secrets.token_hex(16))

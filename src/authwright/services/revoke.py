@@ -22,7 +22,6 @@ from authwright.services.metrics import Metrics
 from authwright.storage.port import Counter, Ending, Store, StoreUnavailable
 
 POLL_SECONDS: Final = 0.2
-RELOAD_KEYS_SECONDS: Final = 1.0
 FORGET_SECONDS: Final = 60.0
 
 T = TypeVar("T")
@@ -220,19 +219,17 @@ class Revoke:
     def _entry(self, kind: Kind, target: str, epoch: int, reason: str, now: Instant) -> Revocation:
         return Revocation(kind, target, epoch, reason, now, after(now, self._matters))
 
-    async def follow(self, clock: Callable[[], Instant], reload_keys: Callable[[], Awaitable[None]]) -> None:
-        """Poll until cancelled: what other machines wrote is seen within POLL_SECONDS and one read."""
+    async def follow(self, clock: Callable[[], Instant], keep_up: Callable[[], Awaitable[None]]) -> None:
+        """Poll until cancelled: what other machines wrote is seen within POLL_SECONDS and one read. Each time *keep_up*
+        reads what changes beside the ledger."""
         loop = asyncio.get_running_loop()
         begun, begun_wall = loop.time(), clock()
-        keys_due = forget_due = 0.0
+        forget_due = 0.0
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
-                moved = self.behind
                 await self.catch_up()
-                if moved or loop.time() >= keys_due:
-                    await reload_keys()
-                    keys_due = loop.time() + RELOAD_KEYS_SECONDS
+                await keep_up()
             except StoreUnavailable as error:
                 log.error("ledger_unreadable", detail=str(error))
             except Exception:
