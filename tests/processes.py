@@ -171,6 +171,30 @@ def wait_for(url: str, seconds: float = 20) -> None:
             time.sleep(0.05)
 
 
+@contextmanager
+def program(
+    log: Path, *command: str | Path, at: str, env: dict[str, str] | None = None, seconds: float = 20
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Another program than ours, in the folder of its *log*, once something answers *at* a URL; ended afterwards, with
+    all that it started."""
+    with log.open("a") as out:
+        process = subprocess.Popen(
+            command, cwd=log.parent, env=env or environment(), stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        wait_for(at, seconds)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+
 def wait_until_ready(running: Running, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     with httpx2.Client(base_url=running.base, timeout=2) as http:

@@ -1,6 +1,5 @@
 """The Swagger UI of somebody else's app, protected by the guard: its Authorize button logs in at the issuer."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from processes import Running, environment, free_port, serving, wait_for
+from processes import Running, free_port, program, serving
 
 pytestmark = pytest.mark.program("chromium")
 API = "https://api.example.com"
@@ -42,16 +41,10 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, browser: Browser) -> 
         with issuer.http() as http:
             http.post("/register", json={"username": "bholay", "password": "test123", "plan": "premium"})
         command = [sys.executable, "-c", _APP, issuer.base, str(port), request.param]
-        with (tmp_path / "app.log").open("w") as log:
-            process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
-        try:
-            wait_for(f"{app}/docs")
+        with program(tmp_path / "app.log", *command, at=f"{app}/docs"):
             page = browser.new_page(viewport={"width": 1200, "height": 1200})
             page.goto(f"{app}/docs")
             yield issuer, page
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 def test_authorize_opens_the_app(opened: tuple[Running, Page], request: pytest.FixtureRequest, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from authwright.config import new_secret_key
 from databases import new_mongo_database
-from processes import COMMAND, environment, free_port, production_environment, run, serving, wait_for
+from processes import COMMAND, environment, free_port, production_environment, program, run, serving
 
 HELP = [
     (),
@@ -248,14 +248,9 @@ def test_a_new_interpreter_serves_with_workers_and_all_that_they_can_use(
     env = environment(**production_environment(port, DATABASE_URL=url, REDIS_URL=redis_server, AUTHWRIGHT_DOCS="on"))
     subprocess.run([COMMAND, "migrate"], cwd=tmp_path, env=env, check=True, capture_output=True)
     command = [COMMAND, "serve", "--workers", "2", "--port", str(port)]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/readyz")
+    with program(tmp_path / "server.log", *command, env=env, at=f"http://127.0.0.1:{port}/readyz") as process:
         assert httpx2.get(f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
-    finally:
-        process.terminate()
-        assert process.wait(30) in (0, -signal.SIGTERM)
+    assert process.returncode in (0, -signal.SIGTERM)
 
 
 def test_the_secrets_of_an_audience_are_shown_and_never_the_issuers(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The LiteLLM proxy itself, with our function as its `custom_auth`: who is calling, and what the plan allows."""
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from processes import Running, environment, free_port, production_environment, run, serving, wait_for
+from processes import Running, environment, free_port, production_environment, program, run, serving
 
 PROXY = Path(__file__).parents[2] / ".venv/products/bin/litellm"
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
@@ -67,15 +66,10 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
             LITELLM_LOCAL_MODEL_COST_MAP="True",
         )
         command = [PROXY, "--config", folder / "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
-        with (folder / "litellm.log").open("w") as log:
-            proxy = subprocess.Popen(command, cwd=folder, env=configured, stdout=log, stderr=log)
-        try:
-            base = f"http://127.0.0.1:{port}"
-            wait_for(f"{base}/health/liveliness", 120)
+        base = f"http://127.0.0.1:{port}"
+        log, alive = folder / "litellm.log", f"{base}/health/liveliness"
+        with program(log, *command, env=configured, at=alive, seconds=120):
             yield Setup(auth, base, json.loads(caller.stdout)["client_key"])
-        finally:
-            proxy.terminate()
-            proxy.wait(30)
 
 
 def test_a_token_is_let_through_until_the_plan_says_no_and_the_proxy_knows_the_plans_limits(setup: Setup) -> None:

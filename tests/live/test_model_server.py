@@ -1,13 +1,10 @@
 """Model servers as docs/howto/protect-a-model-server.md has them: closed by the environment alone, streams included."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +18,16 @@ import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from pages import ROOT, shell, taken
-from processes import UNLIMITED, Running, environment, free_port, production_environment, run, serving, wait_for
+from processes import (
+    UNLIMITED,
+    Running,
+    environment,
+    free_port,
+    production_environment,
+    program,
+    run,
+    serving,
+)
 
 FORM = {"username": "ada", "password": "a long and unusual passphrase"}
 MODELS = "https://models.example.com"
@@ -119,24 +125,10 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         (folder / "vllm").write_text(_VLLM)
         (folder / "vllm").chmod(0o755)
         command, known = shell(f"PATH={folder}:$PATH\n{taken(PAGE, 0)}", **configured, PORT=str(port))
-        with started(folder, command, known, f"http://127.0.0.1:{port}/health") as base:
+        base = f"http://127.0.0.1:{port}"
+        with program(folder / "models.log", *command, env=known, at=f"{base}/health"):
             keys = [json.loads(made.stdout)["client_key"] for made in (other, tiny)]
             yield Setup(auth, base, *keys, configured)
-
-
-@contextmanager
-def started(
-    folder: Path, command: list[Any], known: dict[str, str], answers: str, seconds: float = 20
-) -> Iterator[str]:
-    """The server that *command* starts, which *answers* there; and where it is."""
-    with (folder / "models.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=known, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for(answers, seconds)
-        yield answers.rpartition("/")[0]
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
 
 
 def test_every_path_is_closed_but_those_named(setup: Setup) -> None:
@@ -203,8 +195,8 @@ def test_bentoml(setup: Setup, tmp_path: Path) -> None:
     command = [PRODUCTS / "bentoml", "serve", "service:Classifier", "--host", "127.0.0.1", "--port", str(port)]
     login = setup.login()
     with (
-        started(tmp_path, command, known, f"http://127.0.0.1:{port}/livez", 60) as base,
-        httpx2.Client(base_url=base, timeout=20) as http,
+        program(tmp_path / "models.log", *command, env=known, at=f"http://127.0.0.1:{port}/livez", seconds=60),
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http,
     ):
 
         def predict(credential: str) -> httpx2.Response:

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from authwright.domain.secrets import CLIENT_KEY_PREFIX, new_key
-from processes import Running, free_port, production_environment, run, serving, wait_for
+from processes import Running, free_port, production_environment, program, run, serving
 
 ROOT = Path(__file__).parents[2]
 ECHO = ROOT / "tests/echo.py"
@@ -70,16 +70,13 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     with serving(folder, "serve", port=auth_port, **environment) as auth:
         with auth.http() as http:
             assert http.post("/register", json=FORM).status_code == 201
-        api = subprocess.Popen([sys.executable, ECHO, str(api_port)])
-        nginx = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(configuration), "-e", f"{folder}/nginx.log"])
-        try:
-            for each in (port, api_port):
-                wait_for(f"http://127.0.0.1:{each}/")
-            yield Setup(auth, environment, f"http://127.0.0.1:{port}")
-        finally:
-            for process in (nginx, api):
-                process.terminate()
-                process.wait(10)
+        command = ["nginx", "-p", str(folder), "-c", str(configuration), "-e", f"{folder}/nginx.log"]
+        api, base = f"http://127.0.0.1:{api_port}/", f"http://127.0.0.1:{port}"
+        with (
+            program(folder / "echo.log", sys.executable, ECHO, str(api_port), at=api),
+            program(folder / "nginx.out", *command, at=f"{base}/"),
+        ):
+            yield Setup(auth, environment, base)
 
 
 pytestmark = pytest.mark.program("nginx")

@@ -33,9 +33,9 @@ from processes import (
     environment,
     free_port,
     production_environment,
+    program,
     run,
     serving,
-    wait_for,
 )
 
 DEV = "http://127.0.0.1:8000"
@@ -111,14 +111,9 @@ def served_as(line: str, folder: Path, port: int | None = None, **env: str) -> I
 def api_of(folder: Path, app: str, port: int, **env: str) -> Iterator[str]:
     """The app `module:name` of *folder*, and where it answers."""
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port)]
-    with (folder / "api.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment(**env), stdout=log, stderr=log)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/docs")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    base = f"http://127.0.0.1:{port}"
+    with program(folder / "api.log", *command, env=environment(**env), at=f"{base}/docs"):
+        yield base
 
 
 def key_of(folder: Path, name: str, *options: str, **env: str) -> str:
@@ -722,10 +717,7 @@ def test_prometheus_reads_the_metrics(tmp_path: Path) -> None:
             f"--storage.tsdb.path={tmp_path / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
         ]
-        with (tmp_path / "prometheus.log").open("w") as log:
-            process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-        try:
-            wait_for(f"http://127.0.0.1:{port}/-/ready")
+        with program(tmp_path / "prometheus.log", *command, at=f"http://127.0.0.1:{port}/-/ready"):
             assert http.post("/register", json={"username": "ada", "password": PASSWORD}).status_code == 201
             asked = {"query": 'authwright_http_requests_total{route="/register",status="201",job="authwright"}'}
             deadline = time.monotonic() + 20
@@ -736,9 +728,6 @@ def test_prometheus_reads_the_metrics(tmp_path: Path) -> None:
                 # Prometheus tells nobody when it has looked: it is asked until it has, or for 20 seconds.
                 time.sleep(0.1)
             assert found[0]["value"][1] == "1"
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 def test_every_block_was_run(request: pytest.FixtureRequest) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import httpx2
 import pytest
 
 from certificates import certificate
-from processes import Running, free_port, production_environment, run, serving
+from processes import Running, free_port, production_environment, program, run, serving, wait_for
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ECHO = Path(__file__).parents[1] / "echo.py"
@@ -89,46 +88,30 @@ def nginx(folder: Path) -> Iterator[Proxied]:
         )
         (folder / "nginx.conf").write_text(text)
         command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", f"{folder}/nginx.log"]
-        process = subprocess.Popen(command)
-        try:
-            proxied = Proxied(auth, env, port, ssl.create_default_context(cafile=pem))
-            wait_until_it_listens(port)
-            yield proxied
-        finally:
-            process.terminate()
-            process.wait(10)
+        with program(folder / "nginx.out", *command, at=f"http://127.0.0.1:{port}/"):
+            yield Proxied(auth, env, port, ssl.create_default_context(cafile=pem))
 
 
 @contextmanager
-def echo() -> Iterator[int]:
+def echo(folder: Path) -> Iterator[int]:
     """An API that says what it was sent, and its port."""
     port = free_port()
-    api = subprocess.Popen([sys.executable, ECHO, str(port)])
-    try:
-        wait_until_it_listens(port)
+    with program(folder / "echo.log", sys.executable, ECHO, str(port), at=f"http://127.0.0.1:{port}/"):
         yield port
-    finally:
-        api.terminate()
-        api.wait(10)
 
 
 @contextmanager
-def started(folder: Path, *command: str | Path) -> Iterator[None]:
-    """The program, which writes nowhere but into *folder*."""
-    with (folder / "proxy.log").open("w") as log:
-        env = {"HOME": str(folder), "PATH": os.environ["PATH"]}
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-    try:
+def started(folder: Path, port: int, *command: str | Path) -> Iterator[None]:
+    """The proxy, which writes nowhere but into *folder*."""
+    env = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+    with program(folder / "proxy.log", *command, env=env, at=f"http://127.0.0.1:{port}/"):
         yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @contextmanager
 def caddy(folder: Path) -> Iterator[Proxied]:
     port, api_port = free_port(), free_port()
-    with authwright(folder) as (auth, env), echo() as backend:
+    with authwright(folder) as (auth, env), echo(folder) as backend:
         text = changed(
             (DEPLOY / "Caddyfile").read_text(),
             ("127.0.0.1:8000", auth.base.removeprefix("http://")),
@@ -140,16 +123,15 @@ def caddy(folder: Path) -> Iterator[Proxied]:
             ("{\n\tservers {", "{\n\tadmin off\n\tauto_https off\n\tservers {"),
         )
         (folder / "Caddyfile").write_text(text)
-        with started(folder, "caddy", "run", "--config", folder / "Caddyfile", "--adapter", "caddyfile"):
-            for each in (port, api_port):
-                wait_until_it_listens(each)
+        with started(folder, port, "caddy", "run", "--config", folder / "Caddyfile", "--adapter", "caddyfile"):
+            wait_for(f"http://127.0.0.1:{api_port}/")
             yield Proxied(auth, env, port, None, api_port)
 
 
 @contextmanager
 def traefik(folder: Path) -> Iterator[Proxied]:
     port = free_port()
-    with authwright(folder) as (auth, env), echo() as backend:
+    with authwright(folder) as (auth, env), echo(folder) as backend:
         static = changed(
             (DEPLOY / "traefik/traefik.yml").read_text(),
             ('":8080"', f'"127.0.0.1:{port}"'),
@@ -162,15 +144,14 @@ def traefik(folder: Path) -> Iterator[Proxied]:
         )
         (folder / "traefik.yml").write_text(static)
         (folder / "api.yml").write_text(dynamic)
-        with started(folder, PRODUCTS / "traefik", f"--configFile={folder / 'traefik.yml'}"):
-            wait_until_it_listens(port)
+        with started(folder, port, PRODUCTS / "traefik", f"--configFile={folder / 'traefik.yml'}"):
             yield Proxied(auth, env, int(auth.base.rpartition(":")[2]), None, port, limits_bodies=False)
 
 
 @contextmanager
 def envoy(folder: Path) -> Iterator[Proxied]:
     port = free_port()
-    with authwright(folder) as (auth, env), echo() as backend:
+    with authwright(folder) as (auth, env), echo(folder) as backend:
         text = changed(
             (DEPLOY / "envoy.yaml").read_text(),
             ("address: 0.0.0.0, port_value: 8080", f"address: 127.0.0.1, port_value: {port}"),
@@ -180,20 +161,9 @@ def envoy(folder: Path) -> Iterator[Proxied]:
         )
         (folder / "envoy.yaml").write_text(text)
         with started(
-            folder, PRODUCTS / "envoy", "-c", folder / "envoy.yaml", "--concurrency", "1", "--disable-hot-restart"
+            folder, port, PRODUCTS / "envoy", "-c", folder / "envoy.yaml", "--concurrency", "1", "--disable-hot-restart"
         ):
-            wait_until_it_listens(port)
             yield Proxied(auth, env, int(auth.base.rpartition(":")[2]), None, port)
-
-
-def wait_until_it_listens(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(

@@ -23,7 +23,7 @@ from authwright.serverless import Serverless
 from databases import new_postgres_database, own_postgres
 from harness import Clock, bearer, production
 from issued import ISSUED
-from processes import environment, free_port, production_environment, run, wait_for
+from processes import environment, free_port, production_environment, program, run
 from receivers import collecting, mail_server, taking
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -375,14 +375,9 @@ def vercel(containers: Containers, port: int) -> Iterator[str]:
     base = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "uvicorn", "index:app", "--app-dir", DEPLOY / "vercel/api", "--port", str(port)]
     env = environment(**containers.env | {"AUTHWRIGHT_ISSUER": base})
-    with (containers.folder / "vercel.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=containers.folder, env=env, stdout=log, stderr=log)
-    try:
-        wait_for(f"{base}/health")
+    with program(containers.folder / "vercel.log", *command, env=env, at=f"{base}/health") as process:
         yield base
-    finally:
-        process.terminate()
-        assert process.wait(20) in (0, -signal.SIGTERM)
+    assert process.returncode in (0, -signal.SIGTERM)
 
 
 def test_the_procfile_runs_in_a_runner_of_procfiles(tmp_path: Path) -> None:
@@ -394,11 +389,6 @@ def test_the_procfile_runs_in_a_runner_of_procfiles(tmp_path: Path) -> None:
     release = dict(line.split(": ", 1) for line in procfile.read_text().splitlines())["release"]
     subprocess.run(release, shell=True, cwd=tmp_path, env=env, check=True, capture_output=True)
     command = [Path(sys.executable).parent / "honcho", "--app-root", tmp_path, "--procfile", procfile, "start", "web"]
-    with (tmp_path / "honcho.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/readyz")
-    finally:
-        process.terminate()
-        process.wait(30)
+    with program(tmp_path / "honcho.log", *command, env=env, at=f"http://127.0.0.1:{port}/readyz"):
+        pass
     assert "web.1" in (tmp_path / "honcho.log").read_text()

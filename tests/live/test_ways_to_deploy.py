@@ -22,7 +22,7 @@ from authwright.config import secret_key_problem
 from databases import drop_postgres_database, new_postgres_database
 from issued import ISSUED
 from pages import ROOT, taken, walked
-from processes import environment, free_port, serving, wait_for
+from processes import environment, free_port, program, serving
 
 PAGE = "docs/howto/deploy.md"
 HOST = {"host": "auth.example.com"}
@@ -117,15 +117,10 @@ def test_systemd(checkout: Path, tmp_path: Path) -> None:
     subprocess.run(before, cwd=checkout, env=environment(), check=True, capture_output=True)
     start = shlex.split(service["ExecStart"].replace("--port 8000", f"--port {port}"))
     assert start[-5:] == ["127.0.0.1", "--port", str(port), "--workers", "2"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(start, cwd=checkout, env=environment(), stdout=log, stderr=log)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/readyz")
+    with program(checkout / "log", *start, at=f"http://127.0.0.1:{port}/readyz") as process:
         password = re.findall(r"password, shown this once: (\S+)", said)[0]
         assert login(f"http://127.0.0.1:{port}", "ada", password)["role"] == "admin"
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
+    assert process.returncode == 0
 
 
 # As `docker` does it: what a Dockerfile copies is all there is when the wheel is built; and with the file that `init`
