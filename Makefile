@@ -1,9 +1,8 @@
 # Nothing else is needed than Python 3.11 or newer with venv, and make.
 PYTHON ?= python3
 PORT ?= 8000
-# How many processes run tests; `auto`: one for each core. That is sooner done, but where two share two cores the server that
-# stands in for MongoDB, in Python, may take longer than ours wait for one.
-PROCESSES ?= 0
+# How many processes run tests; 0: all in one, `auto`: one for each core.
+PROCESSES ?= 2
 BIN := .venv/bin
 
 .PHONY: run test check bench endurance docs release audit train lock clean
