@@ -61,7 +61,10 @@ def test_a_backup_restored_elsewhere_refuses_old_tokens(tmp_path: Path, environm
         assert http.post("/login", data={"username": "eve", "password": PASSWORD}).status_code == 401
 
 
-def test_a_server_that_runs_goes_on_with_what_is_restored_under_it(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("probed", [False, True], ids=["a request comes first", "a probe comes first"])
+def test_a_server_that_runs_goes_on_with_what_is_restored_under_it(
+    tmp_path: Path, environment: dict[str, str], probed: bool
+) -> None:
     port = int(environment["PORT"])
     env = {name: value for name, value in environment.items() if name != "PORT"}
     with serving(tmp_path, "serve", port=port, **env) as server, server.http() as http:
@@ -73,6 +76,8 @@ def test_a_server_that_runs_goes_on_with_what_is_restored_under_it(tmp_path: Pat
             http.post("/logout?everywhere=true", headers=bearer(log_in(http)))
         after = log_in(http)
         assert run(tmp_path, "restore", "copy.db", "--yes", **environment).returncode == 0
+        if probed:
+            assert http.get("/readyz").status_code == 200
         deadline = time.monotonic() + 1
         while http.get("/me", headers=bearer(after)).status_code != 401:
             assert time.monotonic() < deadline

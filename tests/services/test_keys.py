@@ -1,6 +1,7 @@
 """services.keys: encrypted at rest, bound to their row, never replaced silently."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from authwright.config import new_secret_key
 from authwright.domain.instant import Instant
 from authwright.domain.keyring import PUBLISH_AHEAD
-from authwright.jose.keys import Algorithm
+from authwright.jose.keys import Algorithm, PrivateKey
+from authwright.jose.sign import Signer
 from authwright.services.keys import Keyring, KeyWrap, UnknownKeyId, UnreadableKey
 from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage
@@ -316,26 +318,97 @@ async def test_without_the_key_in_its_place_nothing_is_signed(
             assert (await fresh.get("/me", refreshed.json()["access_token"])).status_code == 200
 
 
-@pytest.mark.parametrize("also", ["no request", "a logout", "the store away"])
+async def published(service: Service) -> list[str]:
+    return [key["kid"] for key in (await service.get("/.well-known/jwks.json")).json()["keys"]]
+
+
+@pytest.mark.parametrize("also", ["no request", "a logout", "keys cannot be read", "facts cannot be read"])
+@pytest.mark.parametrize("told", ["keep_up", "ready"])
 async def test_a_key_made_on_one_worker_is_published_by_another_as_soon_as_it_follows_or_is_ready(
-    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch, also: str
+    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch, told: str, also: str
 ) -> None:
     one, other = both
     login = await other.registered_login()
-    for told in (other.server.keep_up, other.server.ready):
-        await other.server.look_around()
-        made = await one.server.keyring.rotate(one.clock())
-        if also == "a logout":
-            # Its request reads the ledger to its end, which has nothing of new keys.
-            assert (await other.logout(login["access_token"])).status_code == 200
-            login = await other.login()
-        elif also == "the store away":
-            failing_once(monkeypatch, other.server.store.keys, "all")
-            with pytest.raises(StoreUnavailable):
-                await told()
-        await told()
-        published = (await other.get("/.well-known/jwks.json")).json()["keys"]
-        assert made.id in [key["kid"] for key in published]
+    await other.server.keep_up()
+    # Nothing but the count that workers share tells of it from now on.
+    other.server._look_around_due = math.inf
+    made = await one.server.keyring.rotate(one.clock())
+    if also == "a logout":
+        # Its request reads the ledger to its end, which has nothing of new keys.
+        assert (await other.logout(login["access_token"])).status_code == 200
+    elif also != "no request":
+        where = (other.server.store.keys, "all") if "keys" in also else (other.server.store.facts, "establish")
+        failing_once(monkeypatch, *where)
+        with pytest.raises(StoreUnavailable):
+            await getattr(other.server, told)()
+    await getattr(other.server, told)()
+    assert made.id in await published(other)
+
+
+async def test_a_key_made_while_keys_are_read_is_read_the_next_time(
+    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = both
+    await other.server.keep_up()
+    other.server._look_around_due = math.inf
+    read, made = other.server.store.keys.all, []
+
+    async def and_then() -> Any:
+        rows = await read()
+        if not made:
+            made.append(await one.server.keyring.rotate(one.clock()))
+        return rows
+
+    monkeypatch.setattr(other.server.store.keys, "all", and_then)
+    other.server.counter.raise_()
+    await other.server.keep_up()
+    assert made[0].id not in await published(other)
+    await other.server.keep_up()
+    assert made[0].id in await published(other)
+
+
+async def test_of_many_probes_one_reads_the_keys(
+    both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = both
+    reads, read = [], other.server.store.keys.all
+
+    async def counted() -> Any:
+        reads.append(1)
+        await asyncio.sleep(0)
+        return await read()
+
+    monkeypatch.setattr(other.server.store.keys, "all", counted)
+    made = await one.server.keyring.rotate(one.clock())
+    answers = await asyncio.gather(*(other.get("/readyz") for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert (len(reads), made.id in await published(other)) == (1, True)
+
+
+async def test_a_token_of_a_new_key_is_taken_however_many_came_with_unknown_keys(both: tuple[Service, Service]) -> None:
+    one, other = both
+    login = await one.registered_login()
+    forged = Signer(PrivateKey.generate("ES256"), typ="at+jwt").sign({"sub": "usr_1"})
+    assert (await other.get("/me", forged)).status_code == 401
+    await one.server.keyring.rotate(one.clock(), at_once=True)
+    # It reads the ledger, and no keys.
+    await other.http.post("/login", data={"username": "bholay", "password": "test123"})
+    fresh = (await one.refresh(login["refresh_token"])).json()
+    assert (await other.get("/me", fresh["access_token"])).status_code == 200
+
+
+async def test_a_server_whose_store_became_that_of_another_issuer_is_not_ready(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = service.server.store.keys.all
+
+    async def of_another() -> Any:
+        return [row if row.purpose == "names" else replace(row, issuer="https://other.example") for row in await read()]
+
+    monkeypatch.setattr(service.server.store.keys, "all", of_another)
+    monkeypatch.setattr(service.server.keyring, "_adopt", False)
+    service.server.counter.raise_()
+    assert (await service.get("/readyz")).status_code == 503
 
 
 async def test_a_server_whose_keys_were_rewrapped_under_a_newer_secret_goes_on(service: Service) -> None:

@@ -352,8 +352,7 @@ class Server:
     async def keep_up(self) -> None:
         """Read the keys if this machine changed anything, and every LOOK_AROUND_SECONDS what others may have. Raises
         StoreUnavailable."""
-        if self.keyring.behind:
-            await self.verify.reload_keys(self.clock())
+        await self.verify.reload_keys(self.clock(), anyway=False)
         if time.monotonic() >= self._look_around_due:
             await self.look_around()
             self._look_around_due = time.monotonic() + LOOK_AROUND_SECONDS
@@ -377,13 +376,15 @@ class Server:
             await asyncio.to_thread(self.tracing.close)
 
     async def ready(self) -> None:
-        """Return if requests can be answered, and a key that was made on this machine before is known. Raises
-        StoreUnavailable."""
+        """Return if requests can be answered, and what this machine changed is known. Raises StoreUnavailable."""
         try:
             async with asyncio.timeout(2):
                 await self.store.ping()
-                if self.keyring.behind:
-                    await self.verify.reload_keys(self.clock())
+                # The ledger first: it tells of a restored backup, whose keys are to be compared with those of before.
+                await self.revoke.look()
+                await self.verify.reload_keys(self.clock(), anyway=False)
+        except IncompatibleStore as error:
+            raise StoreUnavailable(str(error)) from None
         except TimeoutError:
             raise StoreUnavailable("no answer within two seconds") from None
 

@@ -146,24 +146,27 @@ class Keyring:
         """What the unique index holds of *name*: without the key a stolen table of names says nothing."""
         return NameDigest(hmac.digest(self._names, name.encode("utf-8"), "sha256"))
 
-    async def load(self, now: Instant) -> bool:
+    async def load(self, now: Instant, *, anyway: bool = True) -> bool:
         """Read the keys, making those that are missing; whether anything changed.
 
+        Not *anyway*: only if `behind`; of many that ask at once one reads.
         Raises UnreadableKey, IncompatibleStore, StoreUnavailable.
         """
         # One after the other: what was read first must not come last.
         async with self._loading:
-            return await self._load(now)
+            return (anyway or self.behind) and await self._load(now)
 
     async def _load(self, now: Instant) -> bool:
         counter = self._counter.read()
         rows = await self._store.keys.all()
         if not self._has_all(rows):
             rows = await self._make_missing(rows, now)
-        self._read_at = counter
         if rows == self._rows:
+            self._read_at = counter
             return False
         store_epoch = await self._store.facts.establish("store_epoch", secrets.token_hex(16))
+        # Also if one of them cannot be decrypted: to read it again changes nothing.
+        self._read_at = counter
         signing = self._of("sign", rows)
         material: dict[str, PrivateKey | bytes] = {}
         for row in signing:

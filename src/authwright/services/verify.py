@@ -49,19 +49,19 @@ class Verify:
         self._known: frozenset[str] = frozenset()
         self._reload_due = Instant(0)
 
-    async def load_keys(self, now: Instant) -> None:
-        """Read keys that were added or withdrawn since, and drop those that have retired."""
-        changed = await self._keyring.load(now)
+    async def load_keys(self, now: Instant, *, anyway: bool = True) -> None:
+        """Read keys that were added or withdrawn since, and drop those that have retired. *anyway*: `Keyring.load`."""
+        changed = await self._keyring.load(now, anyway=anyway)
         known = frozenset(self._keyring.verifying_keys(self._own.audience, now))
         if changed or self._known != known:
             for audience, verifier in self._verifiers.items():
                 verifier.use_keys(self._keyring.verifying_keys(audience, now))
             self._known = known
 
-    async def reload_keys(self, now: Instant) -> None:
+    async def reload_keys(self, now: Instant, *, anyway: bool = True) -> None:
         """As `load_keys`, but going on with what is in memory if a key in the store cannot be read any more."""
         try:
-            await self.load_keys(now)
+            await self.load_keys(now, anyway=anyway)
         except UnreadableKey as error:
             log.error("keys_unreadable", detail=str(error))
 
@@ -81,12 +81,12 @@ class Verify:
         """
         if self._revoke.behind:
             await self._revoke.catch_up()
-            await self.reload_keys(now)
+            await self.reload_keys(now, anyway=False)
         verifier = self._own if audience is None else self._verifiers[audience]
         try:
             return _judge(verifier, text, now)
         except UnknownKey:
-            if now < self._reload_due:
+            if now < self._reload_due and not self._keyring.behind:
                 raise Unauthenticated(detail="unknown key") from None
         self._reload_due = after(now, _RELOAD_AT_MOST_EVERY)
         await self.reload_keys(now)

@@ -63,7 +63,7 @@ def add_health(
         return _OK
 
     async def readyz(_call: Call) -> Reply:
-        """The process answers, and so does its store."""
+        """The process answers, so does its store, and what was changed on this machine is known."""
         await ready()
         return _OK
 
