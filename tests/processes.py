@@ -159,8 +159,8 @@ def assert_logouts_are_refused_everywhere(server: Running, form: dict[str, str],
         each.close()
 
 
-def wait_for(url: str, seconds: float = 20) -> None:
-    """Return when something answers at *url*."""
+def wait_for(url: str, seconds: float = 20, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Return when something answers at *url*: what *process* does, while it lives."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -168,6 +168,7 @@ def wait_for(url: str, seconds: float = 20) -> None:
             return
         except httpx2.TransportError:
             assert time.monotonic() < deadline, f"{url} does not answer"
+            assert process is None or process.poll() is None, f"ended before {url} answered"
             time.sleep(0.05)
 
 
@@ -182,17 +183,37 @@ def program(
             command, cwd=log.parent, env=env or environment(), stdout=out, stderr=out, start_new_session=True
         )
     try:
-        wait_for(at, seconds)
+        try:
+            wait_for(at, seconds, process)
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{log.read_text()}") from None
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        _signal_group(process, signal.SIGTERM)
         try:
             process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while _is_alive(process.pid):
+                assert time.monotonic() < deadline, f"{command[0]} ended and left others behind"
+                time.sleep(0.02)
+        finally:
+            _signal_group(process, signal.SIGKILL)
             process.wait()
-            raise
+
+
+def _signal_group(leader: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, number)
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process of *group* runs; one that ended and that nobody has waited for does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = stat.read_text().rpartition(") ")[2].split()[:3]
+            if state != "Z" and int(its_group) == group:
+                return True
+    return False
 
 
 def wait_until_ready(running: Running, seconds: float = 30) -> None:
