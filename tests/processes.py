@@ -5,6 +5,7 @@ import itertools
 import os
 import pty
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -192,10 +193,8 @@ def program(
         _signal_group(process, signal.SIGTERM)
         try:
             process.wait(30)
-            deadline = time.monotonic() + 10
-            while _is_alive(process.pid):
-                assert time.monotonic() < deadline, f"{command[0]} ended and left others behind"
-                time.sleep(0.02)
+            for member in _group(process.pid):
+                assert _ends(member, 10), f"{command[0]} ended and left others behind"
         finally:
             _signal_group(process, signal.SIGKILL)
             process.wait()
@@ -206,14 +205,26 @@ def _signal_group(leader: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(leader.pid, number)
 
 
-def _is_alive(group: int) -> bool:
-    """Whether a process of *group* runs; one that ended and that nobody has waited for does not."""
+def _group(leader: int) -> list[int]:
+    """The processes of a group, also those that ended and that nobody has waited for."""
+    members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, _, its_group = stat.read_text().rpartition(") ")[2].split()[:3]
-            if state != "Z" and int(its_group) == group:
-                return True
-    return False
+            if int(stat.read_text().rpartition(") ")[2].split()[2]) == leader:
+                members.append(int(stat.parent.name))
+    return members
+
+
+def _ends(process: int, seconds: float) -> bool:
+    """Wait until a process that is not our child ends; whether it did."""
+    try:
+        watched = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watched], [], [], seconds)[0])
+    finally:
+        os.close(watched)
 
 
 def wait_until_ready(running: Running, seconds: float = 30) -> None:

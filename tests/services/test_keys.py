@@ -324,7 +324,7 @@ async def published(service: Service) -> list[str]:
 
 @pytest.mark.parametrize("also", ["no request", "a logout", "keys cannot be read", "facts cannot be read"])
 @pytest.mark.parametrize("told", ["keep_up", "ready"])
-async def test_a_key_made_on_one_worker_is_published_by_another_as_soon_as_it_follows_or_is_ready(
+async def test_r140_a_key_made_on_one_worker_is_published_by_another_as_soon_as_it_follows_or_is_ready(
     both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch, told: str, also: str
 ) -> None:
     one, other = both
@@ -345,7 +345,7 @@ async def test_a_key_made_on_one_worker_is_published_by_another_as_soon_as_it_fo
     assert made.id in await published(other)
 
 
-async def test_a_key_made_while_keys_are_read_is_read_the_next_time(
+async def test_r140_a_key_made_while_keys_are_read_is_read_the_next_time(
     both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = both
@@ -371,21 +371,54 @@ async def test_of_many_probes_one_reads_the_keys(
     both: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = both
-    reads, read = [], other.server.store.keys.all
+    asked, reads, all_asked = 0, 0, asyncio.Event()
+    read, reload_keys = other.server.store.keys.all, other.server.verify.reload_keys
 
-    async def counted() -> Any:
-        reads.append(1)
-        await asyncio.sleep(0)
+    async def counted(*arguments: Any, **options: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 50:
+            all_asked.set()
+        await reload_keys(*arguments, **options)
+
+    async def late() -> Any:
+        nonlocal reads
+        reads += 1
+        await all_asked.wait()
         return await read()
 
-    monkeypatch.setattr(other.server.store.keys, "all", counted)
+    monkeypatch.setattr(other.server.verify, "reload_keys", counted)
+    monkeypatch.setattr(other.server.store.keys, "all", late)
     made = await one.server.keyring.rotate(one.clock())
     answers = await asyncio.gather(*(other.get("/readyz") for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
-    assert (len(reads), made.id in await published(other)) == (1, True)
+    assert (asked, reads, made.id in await published(other)) == (50, 1, True)
 
 
-async def test_a_token_of_a_new_key_is_taken_however_many_came_with_unknown_keys(both: tuple[Service, Service]) -> None:
+async def test_r89_cve_2026_48524_a_flood_of_unknown_keys_is_one_read_until_something_changes(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login, reads, read = await service.registered_login(), 0, service.server.store.keys.all
+    await service.server.verify.load_keys(service.clock())
+
+    async def counted() -> Any:
+        nonlocal reads
+        reads += 1
+        return await read()
+
+    monkeypatch.setattr(service.server.store.keys, "all", counted)
+    for expected in (1, 2):
+        for _ in range(50):
+            forged = Signer(PrivateKey.generate("ES256"), typ="at+jwt").sign({"sub": "usr_1"})
+            assert (await service.get("/me", forged)).status_code == 401
+        assert reads == expected
+        assert (await service.get("/me", login["access_token"])).status_code == 200
+        service.server.counter.raise_()
+
+
+async def test_r89_a_token_of_a_new_key_is_taken_whoever_sent_unknown_keys(
+    both: tuple[Service, Service],
+) -> None:
     one, other = both
     login = await one.registered_login()
     forged = Signer(PrivateKey.generate("ES256"), typ="at+jwt").sign({"sub": "usr_1"})
