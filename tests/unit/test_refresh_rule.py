@@ -1,6 +1,8 @@
 """domain.refresh: the token's format and the rule (RFC 6749 section 6, RFC 9700 section 4.14)."""
 
 import base64
+import hashlib
+import hmac
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from authwright.domain.client import FIRST_PARTY
 from authwright.domain.errors import InvalidGrant
 from authwright.domain.instant import Instant, after
 from authwright.domain.refresh import RefreshToken, RefreshTokens, Verdict, judge
-from authwright.domain.secrets import ClientId, Digest, SessionId, new_session_id
+from authwright.domain.secrets import ClientId, Digest, SessionId, derive, new_session_id
 from authwright.domain.session import Session
 from records import NOW
 
@@ -83,12 +85,26 @@ def test_a_token_belongs_to_one_issuer_one_store_epoch_and_one_key() -> None:
             other.decode(text)
 
 
+def mac_of(body: bytes) -> bytes:
+    """The HMAC of a token of TOKENS, by the standard library."""
+    binding = hashlib.sha256(b"refresh\0https://a.example\0e1").digest()
+    return hmac.digest(derive(b"k" * 32, "refresh token mac"), binding + body, "sha256")
+
+
+def test_mac_and_successor_are_hmacs_as_the_standard_library_makes_them() -> None:
+    token = TOKENS.first(new_session_id())
+    raw = base64.urlsafe_b64decode(TOKENS.encode(token)[4:])
+    assert raw[61:] == mac_of(raw[:61])
+    predecessor = token.session_id.encode() + bytes(7) + b"\1" + token.secret
+    successor = hmac.digest(derive(b"k" * 32, "refresh token successor"), predecessor, "sha256")
+    assert TOKENS.successor(token).secret == successor
+
+
 def test_another_version_is_refused_even_with_a_good_mac() -> None:
     text = TOKENS.encode(TOKENS.first(new_session_id()))
     raw = bytearray(base64.urlsafe_b64decode(text[4:]))
     raw[0] = 2
-    body = bytes(raw[:61])
-    raw[61:] = TOKENS._mac(KEY, body)
+    raw[61:] = mac_of(bytes(raw[:61]))
     with pytest.raises(InvalidGrant):
         TOKENS.decode("awr_" + base64.urlsafe_b64encode(bytes(raw)).decode())
 

@@ -1,13 +1,12 @@
 """Make a compact JWS. Only the server may: the guard cannot import this module (RFC 7515 section 5.1)."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import to_json
+
 from authwright.jose.encoding import b64url_encode
 from authwright.jose.keys import PrivateKey, SharedSecret
-
-_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class Signer:
@@ -17,15 +16,11 @@ class Signer:
 
     def __init__(self, key: PrivateKey | SharedSecret, *, typ: str) -> None:
         header = {"alg": key.alg, "kid": key.kid, "typ": typ}
-        self._head = b64url_encode(_compact(header)) + "."
+        self._head = b64url_encode(to_json(header)) + "."
         self._key = key
         self.kid = key.kid
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """*claims* as a signed token."""
-        signing_input = self._head + b64url_encode(_compact(claims))
+        signing_input = self._head + b64url_encode(to_json(claims))
         return f"{signing_input}.{b64url_encode(self._key.sign(signing_input.encode('ascii')))}"
-
-
-def _compact(value: Mapping[str, Any]) -> bytes:
-    return _encoder.encode(value).encode("utf-8")
