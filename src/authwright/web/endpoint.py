@@ -35,6 +35,7 @@ from authwright.jose.errors import InvalidToken
 from authwright.storage.port import StoreUnavailable
 from authwright.web import errors
 from authwright.web.errors import JSON
+from authwright.web.protocol import answer
 
 MOST_HELD: Final = 1000
 MAX_BODY: Final = 64 * 1024
@@ -69,8 +70,7 @@ class Reply(NamedTuple):
             own = {name for name, _ in self.headers}
             usual = [each for each in usual if each[0] not in own]
         headers = [*self.headers, (b"content-length", b"%d" % len(self.body)), *usual]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
+        await answer(send, self.status, headers, self.body)
 
 
 class Stream(NamedTuple):

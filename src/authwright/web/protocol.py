@@ -2,14 +2,47 @@
 
 import asyncio
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD: Final = 64 * 1024
 MAX_PIPELINED: Final = 64
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+_CONTROLS: Final = bytes((*range(32), 127))
+
+
+async def answer(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    """Send a whole answer; *headers* with its length.
+
+    Where *send* is uvicorn's own, this does in one step what that does with two messages, at a third of the cost.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.access_log or cycle.response_started:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
+    if cycle.flow.write_paused and not cycle.disconnected:
+        await cycle.flow.drain()
+    if cycle.disconnected:
+        return
+    lines = [b"%s: %s" % field for field in (*cycle.default_headers, *headers)]
+    if not cycle.keep_alive:
+        lines.append(b"connection: close")
+    head = STATUS_LINE[status] + b"\r\n".join(lines)
+    if len(head.translate(None, _CONTROLS)) != len(head) - 2 * len(lines):
+        raise ValueError("a header with a control character")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"%s\r\n\r\n%s" % (head, b"" if cycle.scope["method"] == "HEAD" else body))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 class Gathered:
@@ -19,6 +52,8 @@ class Gathered:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
+        # What is asked for with every request, found without `__getattr__`.
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -55,6 +90,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Gathered(transport, self.loop))  # type: ignore[arg-type]
+        # Each request has a line of ours.
+        self.access_log = False
         self._due = self.loop.time() + self.patience
         self._looking = self.loop.call_later(self.patience / 4, self._look)
 
