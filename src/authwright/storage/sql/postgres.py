@@ -32,6 +32,8 @@ TRIES: Final = 60
 STUCK_SECONDS: Final = 0.05
 LANES: Final = 4
 MOST_TOGETHER: Final = 128
+# Turns of the event loop, as for SQLite, for which the next ones gather where several have just been done together.
+GATHER_TURNS: Final = 16
 
 # Rows that get the number after the newest: who was second tries the next one.
 _NUMBERED: Final = frozenset({"revocations_pkey"})
@@ -147,8 +149,11 @@ class PostgresDatabase:
             self._go_on(statement, line)
         return await done
 
-    def _go_on(self, statement: Statement, line: "_Line") -> None:
-        """A lane is free: who waits goes next, all together."""
+    def _go_on(self, statement: Statement, line: "_Line", turns: int = 0) -> None:
+        """A lane is free: who waits after some *turns* of the loop goes next, all together."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self._go_on, statement, line, turns - 1)
+            return
         batch, line.waiting = line.waiting[:MOST_TOGETHER], line.waiting[MOST_TOGETHER:]
         if batch:
             line.begun = time.monotonic()
@@ -171,7 +176,8 @@ class PostgresDatabase:
                 if not done.done():
                     done.set_result(rows)
         finally:
-            self._go_on(statement, line)
+            # Who was answered together is likely to come together again.
+            self._go_on(statement, line, GATHER_TURNS if len(batch) > 1 else 0)
 
     async def _answers(self, statement: Statement, many: Sequence[Parameters]) -> list[list[Row]]:
         """What each of *many* is answered, in one statement."""
