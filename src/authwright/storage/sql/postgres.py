@@ -186,8 +186,8 @@ class PostgresDatabase:
         text = statement.many
         values = text.values({name: [each[name] for each in many] for name in many[0]})
         answers: list[list[Row]] = [[] for _ in many]
-        for which, *row in await self._run(lambda connection: _fetch(connection, text.sql, values)):
-            answers[which - 1].append(tuple(row))
+        for row in await self._run(lambda connection: _fetch(connection, text.sql, values)):
+            answers[row[0] - 1].append(row[1:])
         return answers
 
     async def _write_one(self, statement: Statement, parameters: Parameters) -> list[Row]:
