@@ -1,10 +1,8 @@
 """What the guard adds: to a signature's check, to a token seen before, to an endpoint; and what revocations cost it."""
 
 import asyncio
-import gc
 import json
 import random
-import statistics
 import subprocess
 import sys
 import time
@@ -20,10 +18,11 @@ from authwright.domain.instant import Instant
 from authwright.guard.asgi import GuardMiddleware
 from authwright.guard.fastapi import Guard, Principal
 from authwright.jose.keys import PrivateKey
-from bench.figures import PYJWT_ADDS, ROUNDS, TRIED, Figure, There, as_there, below, beside, held, same_work, shown
-from bench.first_sight import API, ISSUER, first_sight, in_turns, minted, slower, verifier
+from bench.figures import Figure, below, beside, shown, there
+from bench.first_sight import first_sight, verifier
 from bench.servers import Server, authwright
 from bench.service import client_keys, once
+from bench.yardstick import API, ISSUER, ROUNDS, SAID, TRIED, calmly, in_turns, minted
 
 SEEN = 100_000
 CALLS = 2_000
@@ -31,7 +30,7 @@ REVOKED = 100_000
 MOST = 512 * 1024 * 1024
 
 
-def seen_before() -> list[Figure | There]:
+def seen_before() -> list[Figure]:
     """A token among 100,000 that were seen, each time as a new string, as a request brings it.
 
     Some of them in use, again and again; or all, one after the other in any order.
@@ -69,14 +68,16 @@ def seen_before() -> list[Figure | There]:
         for token in used:
             table[token.decode("ascii")]
 
-    figures: list[Figure | There] = []
+    figures: list[Figure] = []
     for count in (1_000, SEEN):
         used[:] = [token.encode("ascii") for token in others[:count]] * (20_000 // count or 1)
         chance.shuffle(used)
-        costs = in_turns({"bring": bring, "bare": bare, "look": look}, len(used))
+        costs, slow = in_turns({"bring": bring, "bare": bare, "look": look}, len(used))
         what = f"{SEEN:,} tokens cached, {count:,} of them in use"
         figures += [
-            There(f"seen before, with expiry, revocation and scope: {what}", costs["look"] - costs["bring"], 0.8),
+            there(
+                f"seen before, with expiry, revocation and scope: {what}", (costs["look"] - costs["bring"], slow), 0.8
+            ),
             beside("a bare look-up of the same in a dict", costs["bare"] - costs["bring"], "us"),
         ]
     return figures
@@ -86,7 +87,7 @@ Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 
-async def endpoint(server: Server, token: str, key: str) -> list[Figure | There]:
+async def endpoint(server: Server, token: str, key: str) -> list[Figure]:
     """One endpoint of FastAPI without protection, and what each way to protect it adds."""
     guard = Guard(issuer=server.base, audience=API, key=key)
     signing = PrivateKey.generate("ES256")
@@ -130,20 +131,17 @@ async def endpoint(server: Server, token: str, key: str) -> list[Figure | There]
         "dependency": (app_with(dependency), token),
         "tutorial": (app_with(tutorial), tutorial_token),
     }
-    rounds = []
+
+    async def each() -> dict[str, float]:
+        return {name: await _calls(app, presented) for name, (app, presented) in apps.items()}
+
     async with guard:
         await guard.verify(token)
-        for _ in range(TRIED):
-            gc.collect()
-            before = same_work()
-            costs = {name: await _calls(app, presented) for name, (app, presented) in apps.items()}
-            rounds.append((max(before, same_work()), costs))
-    rounds.sort(key=lambda each: each[0])
-    median = {name: statistics.median(costs[name] for _, costs in rounds[:ROUNDS]) for name in apps}
+        median, slow = await calmly(each)
     return [
         beside("an endpoint of FastAPI without protection", median["bare"], "us"),
-        There("added to it as middleware", median["middleware"] - median["bare"], 10),
-        There("added to it as a dependency", median["dependency"] - median["bare"], 16),
+        there("added to it as middleware", (median["middleware"] - median["bare"], slow), 10),
+        there("added to it as a dependency", (median["dependency"] - median["bare"], slow), 16),
         beside("added by the shape of FastAPI's tutorial, with PyJWT", median["tutorial"] - median["bare"], "us"),
     ]
 
@@ -268,10 +266,10 @@ def wait_until_told(server: Server, key: str) -> None:
 
 def section() -> tuple[str, list[Figure]]:
     """What is said above the table, and the table."""
-    first = first_sight()
-    figures: list[Figure | There] = [
+    first, slow = first_sight()
+    figures = [
         beside("bare check of an ES256 signature by cryptography", first["bare"], "us"),
-        There("first sight of a token: added to it by the guard", first["guard"], 6),
+        there("first sight of a token: added to it by the guard", (first["guard"], slow), 6),
         beside("added by PyJWT", first["PyJWT"], "us"),
         beside("added by joserfc", first["joserfc"], "us"),
         *seen_before(),
@@ -299,9 +297,8 @@ def section() -> tuple[str, list[Figure]]:
                 many[4] <= few[4] * 1.2 + 0.05,
             ),
         ]
-    slow = min(first["PyJWT"] / PYJWT_ADDS, slower())
     said = (
         f"Microseconds of CPU of the calling thread, medians of those {ROUNDS} of {TRIED} rounds in which the machine "
-        f"was least busy with others' work; what is compared took turns. {as_there(slow)}"
+        f"was least busy with others' work; what is compared took turns. {SAID}"
     )
-    return said, held(figures, slow)
+    return said, figures

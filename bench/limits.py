@@ -4,9 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 from authwright.app.server import system_clock
 from authwright.domain.allowance import Rate
@@ -20,7 +18,8 @@ from authwright.services.rates import Rates, Shared
 from authwright.services.usage import Usage
 from authwright.storage.redis import RedisAllowances
 from authwright.storage.sql import sqlite_store
-from bench.figures import Figure, below, beside, calmest
+from bench.figures import Figure, below, beside
+from bench.yardstick import calmly
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -43,24 +42,17 @@ async def checks(plan: Plan) -> float:
     limits = Limits(Plans([plan]), Rates(system_clock), quotas, usage, metrics)
     callers = [Subject(f"usr_{number:022}") for number in range(1000)]
 
-    async def once() -> float:
+    async def once() -> dict[str, float]:
         before = time.thread_time()
         for turn in range(CALLS):
             now = system_clock()
             standing = await limits.spend(callers[turn % 1000], plan, 1, route="/predict", now=now)
             assert standing.refused is None
-        return (time.thread_time() - before) / CALLS * 1e6
+        return {"check": (time.thread_time() - before) / CALLS * 1e6}
 
-    await once()
-    cost = await calmly(once)
+    costs, _ = await calmly(once)
     await store.close()
-    return cost
-
-
-async def calmly(once: Callable[[], Coroutine[Any, Any, float]]) -> float:
-    """`bench.figures.calmest` of a coroutine."""
-    loop = asyncio.get_running_loop()
-    return await asyncio.to_thread(calmest, lambda: asyncio.run_coroutine_threadsafe(once(), loop).result())
+    return costs["check"]
 
 
 async def through_redis(url: str) -> float:

@@ -1,0 +1,152 @@
+"""What is measured in calm rounds, and how fast the machine is in the same rounds.
+
+That is told by what PyJWT adds to the check of a signature; bounds in microseconds are held beside it:
+docs/decisions/0026-bounds-are-held-beside-a-peer.md.
+"""
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Callable, Coroutine
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from authwright.jose.encoding import b64url_decode
+from authwright.jose.keys import PrivateKey
+from authwright.jose.sign import Signer
+
+ROUNDS: Final = 5
+TRIED: Final = 20
+PYJWT_ADDS: Final = 30.5
+"""Microseconds that PyJWT added to the check of a signature, 26 to 35, where the bounds in microseconds were set."""
+API: Final = "https://api.example.com"
+ISSUER: Final = "https://auth.example.com"
+FIRST: Final = 400
+SAID: Final = (
+    f"Bounds in microseconds count for a machine on which PyJWT {version('pyjwt')} adds {PYJWT_ADDS} us to the bare "
+    "check of a signature, and are multiplied by what it adds here in the same rounds "
+    "([decision 0026](decisions/0026-bounds-are-held-beside-a-peer.md))."
+)
+
+Work = Callable[[], None]
+
+
+def minted(key: PrivateKey, count: int, now: int, issuer: str = ISSUER) -> list[str]:
+    """*count* tokens with all claims that the server puts into one."""
+    signer = Signer(key, typ="at+jwt")
+    claims = {
+        "iss": issuer,
+        "aud": API,
+        "exp": now + 3000,
+        "iat": now,
+        "client_id": "cli_first_party",
+        "scope": "account analytics predict",
+        "roles": ["user"],
+        "plan": "premium",
+        "auth_epoch": 3,
+    }
+    return [
+        signer.sign(
+            {
+                **claims,
+                "sub": f"usr_{number:022d}",
+                "jti": f"{number:022d}",
+                "sid": f"{number:022d}",
+                "preferred_username": f"user{number}",
+            }
+        )
+        for number in range(count)
+    ]
+
+
+def timed(work: Work, times: int) -> float:
+    """CPU microseconds of *work*, each of *times*."""
+    before = time.thread_time()
+    work()
+    return (time.thread_time() - before) / times * 1e6
+
+
+def checks(key: PrivateKey, tokens: list[str]) -> tuple[Work, Work]:
+    """The bare check of the signatures of *tokens* by cryptography, and all that PyJWT does to decode them."""
+    public: Any = key.public._key
+    signing = ec.ECDSA(hashes.SHA256())
+    signed = []
+    for token in tokens:
+        message, _, encoded = token.rpartition(".")
+        raw = b64url_decode(encoded.encode())
+        der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+        signed.append((der, message.encode()))
+
+    def bare() -> None:
+        for signature, message in signed:
+            public.verify(signature, message, signing)
+
+    def pyjwt() -> None:
+        for token in tokens:
+            jwt.decode(token, public, algorithms=["ES256"], audience=API, issuer=ISSUER)
+
+    return bare, pyjwt
+
+
+@cache
+def _yardstick() -> tuple[Work, Work]:
+    key = PrivateKey.generate("ES256")
+    return checks(key, minted(key, FIRST, int(time.time())))
+
+
+def slower() -> float:
+    """How much slower the machine is just now than that for which the bounds in microseconds were set."""
+    bare, pyjwt = _yardstick()
+    without = timed(bare, FIRST)
+    return (timed(pyjwt, FIRST) - without) / PYJWT_ADDS
+
+
+def same_work() -> float:
+    """CPU seconds of some work in plain Python."""
+    before = time.thread_time()
+    sum(len(str(number)) for number in range(100_000))
+    return time.thread_time() - before
+
+
+def calm_rounds(round_: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float]:
+    """Of each cost of a round the median, and that of how much `slower` the machine was in the very same rounds.
+
+    Of TRIED rounds the ROUNDS count in which the machine was fastest. Others use the same processors. How fast they
+    leave them to us is told by work of our own that is always the same.
+    """
+    round_()
+    rounds = []
+    for _ in range(TRIED):
+        gc.collect()
+        work, slow = same_work(), slower()
+        costs = round_()
+        slow = (slow + slower()) / 2
+        rounds.append((max(work, same_work()), slow, costs))
+    rounds.sort(key=lambda each: each[0])
+    calm = rounds[:ROUNDS]
+    medians = {name: statistics.median(costs[name] for *_, costs in calm) for name in calm[0][2]}
+    return medians, statistics.median(slow for _, slow, _ in calm)
+
+
+def in_turns(works: dict[str, Work], times: int) -> tuple[dict[str, float], float]:
+    """`calm_rounds` of each of *works*; they take turns, so that all meet the same machine."""
+    return calm_rounds(lambda: {name: timed(work, times) for name, work in works.items()})
+
+
+async def calmly(round_: Callable[[], Coroutine[Any, Any, dict[str, float]]]) -> tuple[dict[str, float], float]:
+    """`calm_rounds` of a coroutine on this event loop."""
+    loop = asyncio.get_running_loop()
+    return await asyncio.to_thread(calm_rounds, lambda: asyncio.run_coroutine_threadsafe(round_(), loop).result())
+
+
+def calmest(round_: Callable[[], float]) -> tuple[float, float]:
+    """`calm_rounds` of one cost."""
+    medians, slow = calm_rounds(lambda: {"": round_()})
+    return medians[""], slow
