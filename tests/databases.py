@@ -91,6 +91,8 @@ class PostgresServer:
 
     def kill(self) -> None:
         """End it as a power cut would: none of its children answers any more."""
+        # So that it makes none meanwhile.
+        self._server.send_signal(signal.SIGSTOP)
         children = self._children()
         self._server.kill()
         for pid in children:

@@ -34,6 +34,12 @@ def test_what_was_signed_is_opened_again(alg: Algorithm) -> None:
         assert (opened.key.kid, opened.key.alg) == (key(alg).kid, alg)
 
 
+@pytest.mark.parametrize("claim", [b"a secret", float("nan"), 1.5, None, {"a": "b"}, {"a"}])
+def test_what_is_no_claim_of_ours_is_not_signed(claim: object) -> None:
+    with pytest.raises(TypeError):
+        Signer(key("ES256"), typ="at+jwt").sign({"sub": "me", "extra": claim})
+
+
 def test_r87_eddsa_verifies_under_its_fully_specified_name_too() -> None:
     assert keyset("EdDSA").open(token("EdDSA", alg="Ed25519")).key.alg == "EdDSA"
 

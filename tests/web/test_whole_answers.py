@@ -1,10 +1,13 @@
 """An answer that leaves in one step is, byte for byte, what uvicorn makes of two messages."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from authwright.web.endpoint import Reply
 from authwright.web.protocol import answer
@@ -64,13 +67,79 @@ async def test_it_is_what_two_messages_would_be(port: int, kind: str) -> None:
 
 
 async def test_no_header_starts_another_one(port: int) -> None:
+    """And answers do leave in one step here: uvicorn itself would have closed the connection without a word."""
     received = await asked(port, "GET /split HTTP/1.1\r\n" + CLOSE + "\r\n")
     assert received.startswith(b"HTTP/1.1 500 ")
     assert b"set-cookie" not in received
 
 
-async def test_a_client_that_left_gets_nothing_and_nobody_is_held_up(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /whole HTTP/1.1\r\n\r\n" * 50)
-    writer.transport.abort()
-    assert (await asked(port, "GET /whole HTTP/1.1\r\n" + CLOSE + "\r\n")).startswith(b"HTTP/1.1 201 ")
+class Written:
+    """As much of a transport as an answer needs."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.closed = False
+
+    def write(self, part: bytes) -> None:
+        self.parts.append(part)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def cycle_on(transport: Any, **changed: Any) -> RequestResponseCycle:
+    given: dict[str, Any] = {
+        "scope": {"method": "GET"},
+        "transport": transport,
+        "flow": FlowControl(transport),
+        "logger": logging.getLogger("uvicorn.error"),
+        "access_logger": logging.getLogger("uvicorn.access"),
+        "access_log": False,
+        "default_headers": [],
+        "message_event": asyncio.Event(),
+        "expect_100_continue": True,
+        "keep_alive": True,
+        "on_response": lambda: None,
+    }
+    return RequestResponseCycle(**given | changed)
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_it_waits_for_a_client_that_reads_slowly_and_sends_nothing_to_one_that_left(left: bool) -> None:
+    transport = Written()
+    cycle = cycle_on(transport)
+    cycle.flow.pause_writing()
+    sending = asyncio.create_task(REPLY.send(cycle.send))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not sending.done()
+    assert transport.parts == []
+    cycle.disconnected = left
+    cycle.flow.resume_writing()
+    await sending
+    assert len(transport.parts) == (not left)
+    assert cycle.response_complete is cycle.message_event.is_set() is not left
+
+
+async def test_whoever_still_reads_the_request_is_told_that_it_was_answered() -> None:
+    cycle = cycle_on(Written())
+    await REPLY.send(cycle.send)
+    assert await cycle.receive() == {"type": "http.disconnect"}
+    with pytest.raises(RuntimeError, match="already completed"):
+        await REPLY.send(cycle.send)
+
+
+@pytest.mark.parametrize("header", [(b"connection", b"close"), (b"x-tab", b"a\tb")])
+async def test_headers_that_uvicorn_sends_with_every_answer_mean_what_they_do_there(
+    header: tuple[bytes, bytes],
+) -> None:
+    ours, theirs = Written(), Written()
+    await REPLY.send(cycle_on(ours, default_headers=[header]).send)
+    cycle = cycle_on(theirs, default_headers=[header])
+
+    async def as_messages(message: Any) -> None:
+        await cycle.send(message)
+
+    await REPLY.send(as_messages)
+    assert b"".join(ours.parts) == b"".join(theirs.parts)
+    assert ours.closed is theirs.closed is (header[0] == b"connection")

@@ -63,6 +63,8 @@ class _Hmac:
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes, beginning: bytes = b"") -> None:
+        if len(key) > 64:
+            raise ValueError("a key of more than a block would have to be hashed first")
         block = key.ljust(64, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + beginning)
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))

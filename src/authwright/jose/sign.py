@@ -8,6 +8,8 @@ from pydantic_core import to_json
 from authwright.jose.encoding import b64url_encode
 from authwright.jose.keys import PrivateKey, SharedSecret
 
+_CLAIMED = frozenset({str, int, list})
+
 
 class Signer:
     """Signs claims with one key as one type of token. The header is encoded once."""
@@ -21,6 +23,9 @@ class Signer:
         self.kid = key.kid
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """*claims* as a signed token."""
+        """*claims* as a signed token: texts, integers, and lists of texts. Raises TypeError for anything else."""
+        if not _CLAIMED.issuperset(map(type, claims.values())):
+            # The encoder would put bytes into the token, too, and numbers that are none.
+            raise TypeError("a claim is neither text nor integer nor list")
         signing_input = self._head + b64url_encode(to_json(claims))
         return f"{signing_input}.{b64url_encode(self._key.sign(signing_input.encode('ascii')))}"

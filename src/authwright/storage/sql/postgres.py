@@ -149,10 +149,10 @@ class PostgresDatabase:
             self._go_on(statement, line)
         return await done
 
-    def _go_on(self, statement: Statement, line: "_Line", turns: int = 0) -> None:
-        """A lane is free: who waits after some *turns* of the loop goes next, all together."""
-        if turns:
-            asyncio.get_running_loop().call_soon(self._go_on, statement, line, turns - 1)
+    def _go_on(self, statement: Statement, line: "_Line", enough: int = 0, turns: int = 0) -> None:
+        """A lane is free: who waits goes next, all together, once they are *enough* or *turns* of the loop are over."""
+        if turns and len(line.waiting) < enough:
+            asyncio.get_running_loop().call_soon(self._go_on, statement, line, enough, turns - 1)
             return
         batch, line.waiting = line.waiting[:MOST_TOGETHER], line.waiting[MOST_TOGETHER:]
         if batch:
@@ -177,7 +177,10 @@ class PostgresDatabase:
                     done.set_result(rows)
         finally:
             # Who was answered together is likely to come together again.
-            self._go_on(statement, line, GATHER_TURNS if len(batch) > 1 else 0)
+            if line.busy == 1:
+                # Nobody waits for a statement meanwhile, so that none is stuck.
+                line.begun = time.monotonic()
+            self._go_on(statement, line, len(batch), GATHER_TURNS if len(batch) > 1 else 0)
 
     async def _answers(self, statement: Statement, many: Sequence[Parameters]) -> list[list[Row]]:
         """What each of *many* is answered, in one statement."""
