@@ -160,17 +160,26 @@ def assert_logouts_are_refused_everywhere(server: Running, form: dict[str, str],
         each.close()
 
 
-def wait_for(url: str, seconds: float = 20, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Return when something answers at *url*: what *process* does, while it lives."""
+def wait_for(
+    url: str,
+    seconds: float = 20,
+    process: subprocess.Popen[bytes] | None = None,
+    *,
+    host: str | None = None,
+    but: int | None = None,
+) -> None:
+    """Return when something answers at *url*: what *process* does, while it lives. *but*: a status that is none."""
+    headers = {} if host is None else {"host": host}
     deadline = time.monotonic() + seconds
     while True:
         try:
-            httpx2.get(url)
-            return
+            if httpx2.get(url, headers=headers).status_code != but:
+                return
         except httpx2.TransportError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            assert process is None or process.poll() is None, f"ended before {url} answered"
-            time.sleep(0.05)
+            pass
+        assert time.monotonic() < deadline, f"{url} does not answer"
+        assert process is None or process.poll() is None, f"ended before {url} answered"
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -146,10 +146,7 @@ def traefik(folder: Path) -> Iterator[Proxied]:
         (folder / "api.yml").write_text(dynamic)
         with started(folder, port, PRODUCTS / "traefik", f"--configFile={folder / 'traefik.yml'}"):
             # It listens before it has read where requests go, and knows no page until then.
-            deadline = time.monotonic() + 20
-            while httpx2.get(f"http://127.0.0.1:{port}/models", headers={"host": "api.example.com"}).status_code == 404:
-                assert time.monotonic() < deadline, "Traefik knows no routes"
-                time.sleep(0.05)
+            wait_for(f"http://127.0.0.1:{port}/models", host="api.example.com", but=404)
             yield Proxied(auth, env, int(auth.base.rpartition(":")[2]), None, port, limits_bodies=False)
 
 

@@ -90,14 +90,11 @@ async def test_those_who_come_again_after_they_were_done_together_are_so_again(
     made = await sessions(store, 16)
     statements.clear()
 
-    async def again(number: int, session: Session) -> None:
+    async def again(session: Session) -> None:
         for generation in range(1, 11):
             assert await rotate(store, session, generation=generation)
-            # Some turns of the loop go by until an answer was sent and the next request read.
-            for _ in range(number * generation % 8):
-                await asyncio.sleep(0)
 
-    await asyncio.gather(*(again(number, each) for number, each in enumerate(made)))
+    await asyncio.gather(*(again(each) for each in made))
     # A hundred and sixty refreshes. Where the first that comes again goes alone, every second statement is for one.
     assert len(statements) < 15
 

@@ -9,6 +9,7 @@ import pytest
 from authwright.storage.port import StoreUnavailable
 from authwright.storage.sql import sqlite as engine
 from authwright.storage.sql import sqlite_store
+from authwright.storage.sql.statements import GATHER_TURNS
 from records import name, session, user
 
 
@@ -62,7 +63,7 @@ async def test_a_write_in_no_hurry_is_stored_with_the_next_or_after_a_moment(tmp
     assert statements.count("COMMIT") == 2
     # Also where it came while another was being stored.
     urgent = asyncio.ensure_future(store.sessions.open(session(ada.id)))
-    for _ in range(engine.GATHER_TURNS):
+    for _ in range(GATHER_TURNS):
         await asyncio.sleep(0)
     assert statements.count("BEGIN IMMEDIATE") == 3
     assert await store.sessions.open(session(ada.id), hurry=False) is not None

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 
 from authwright.storage.port import StoreUnavailable
-from authwright.storage.sql.statements import Conflict, Parameters, Row, Statement, Step
+from authwright.storage.sql.statements import GATHER_TURNS, Conflict, Parameters, Row, Statement, Step
 
 CONNECT_SECONDS: Final = 2.0
 STATEMENT_SECONDS: Final = 5.0
@@ -32,8 +32,6 @@ TRIES: Final = 60
 STUCK_SECONDS: Final = 0.05
 LANES: Final = 4
 MOST_TOGETHER: Final = 128
-# Turns of the event loop, as for SQLite, for which the next ones gather where several have just been done together.
-GATHER_TURNS: Final = 16
 
 # Rows that get the number after the newest: who was second tries the next one.
 _NUMBERED: Final = frozenset({"revocations_pkey"})

@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from authwright.storage.port import StoreUnavailable
-from authwright.storage.sql.statements import Conflict, Parameters, Row, Statement, Step, Values
+from authwright.storage.sql.statements import GATHER_TURNS, Conflict, Parameters, Row, Statement, Step, Values
 
 BUSY_SECONDS: Final = 5.0
 BEGIN_EVERY_SECONDS: Final = 0.0005
-# Turns of the event loop, some hundred microseconds under load and almost nothing without, for which writes gather.
-GATHER_TURNS: Final = 16
 # How long a write waits for another one to join if its caller is in no hurry.
 PATIENCE_SECONDS: Final = 0.03
 # Readers hardly ever wait for anybody in WAL mode; a look-up on the event loop must not wait for long.
