@@ -105,6 +105,25 @@ async def test_a_client_key_opens_a_session_in_one_step(store: Store) -> None:
     assert await store.sessions.open(session(scoring.id, client_id=scoring.id)) is None
 
 
+async def test_of_many_logins_by_key_at_once_each_gets_its_own_session_or_nothing(store: Store) -> None:
+    known = [client(name=f"client {number}") for number in range(40)]
+    for each in known:
+        await store.clients.add(each)
+    await store.clients.set_status(known[3].id, "disabled", now=NOW)
+    keys = [each.key_digest for each in known] * 2 + [secret(99)]
+    drafts = [session("", client_id="", username=None, user_agent=f"agent {number}") for number in range(len(keys))]
+    answers = await asyncio.gather(*map(store.sessions.open_with_key, keys, drafts))
+    for number, (draft, answer) in enumerate(zip(drafts, answers, strict=True)):
+        if number % 40 == 3 or number == 80:
+            assert answer is None
+            assert await store.sessions.find(draft.id) is None
+        else:
+            assert answer is not None
+            assert answer.session == await store.sessions.find(draft.id)
+            assert (answer.session.id, answer.session.user_agent) == (draft.id, draft.user_agent)
+            assert (answer.session.subject, answer.session.username) == (known[number % 40].id, f"client {number % 40}")
+
+
 async def test_a_rotation_moves_the_session_one_generation_on(store: Store) -> None:
     made = await opened(store, (await stored_user(store)).id)
     moved = await rotate(store, made)
@@ -138,6 +157,33 @@ async def test_of_many_rotations_at_once_each_gets_its_own_session_or_nothing(st
     for position, each in enumerate(made):
         moved = [outcome for outcome in outcomes[position * 3 : position * 3 + 3] if outcome is not None]
         assert [(outcome.id, outcome.generation) for outcome in moved] == ([(each.id, 2)] if position else [])
+
+
+async def test_of_rotations_at_once_the_wrong_ones_alone_are_refused(store: Store) -> None:
+    ada = await stored_user(store)
+    wrong: list[dict[str, object]] = [
+        {"presented": secret(7)},
+        {"generation": 2},
+        {"client": ClientId("cli_other")},
+        {"now": after(NOW, 1000)},
+    ]
+    made = [await opened(store, ada.id) for _ in range(3 * len(wrong))]
+    refused = [(each, changed) for each, changed in zip(made, wrong * 3, strict=True)]
+    right = [(each, {"client": FIRST_PARTY if number % 2 else None}) for number, each in enumerate(made)]
+    # Each session twice: what is wrong of the one must not count for the other.
+    asked = refused[: len(wrong)] + right + refused[len(wrong) :]
+    outcomes = await asyncio.gather(*(rotate(store, each, **changed) for each, changed in asked))
+    for (each, changed), outcome in zip(asked, outcomes, strict=True):
+        if changed in wrong:
+            assert outcome is None
+        else:
+            assert outcome == each._replace(
+                generation=2,
+                secret_digest=secret(2),
+                rotated_at=after(NOW, 10),
+                used_at=after(NOW, 10),
+                idle_expires_at=after(NOW, 1010),
+            )
 
 
 async def test_a_rotation_needs_the_right_secret_generation_client_and_a_living_session(store: Store) -> None:
@@ -253,14 +299,25 @@ async def test_sessions_that_were_ended_lately_are_found(store: Store) -> None:
 
 async def test_what_the_store_cannot_hold_hurts_nobody_else(store: Store) -> None:
     ada = await stored_user(store)
-    broken = [
+    clients = [client(name="first"), client(name="second"), client(name="third")]
+    for each in clients:
+        await store.clients.add(each)
+    drafts = [session("", user_agent=agent) for agent in ("pytest", "\ud800", "pytest")]
+    logins = [
+        asyncio.ensure_future(store.sessions.open_with_key(each.key_digest, draft))
+        for each, draft in zip(clients, drafts, strict=True)
+    ]
+    broken: list[asyncio.Future[object]] = [
+        logins.pop(1),
         asyncio.ensure_future(store.users.add(user(username="\ud800"), [name("broken")])),
         asyncio.ensure_future(store.sessions.end(SessionId("none"), because="logout", now=Instant(2**70))),
     ]
     made = await opened(store, ada.id)
-    for each in broken:
+    for failing in broken:
         with pytest.raises((UnicodeError, OverflowError)):
-            await each
+            await failing
+    assert all(await asyncio.gather(*logins))
+    assert await store.sessions.find(drafts[1].id) is None
     assert await store.sessions.find(made.id) == made
     assert await store.users.find_by_name(name("broken")) is None
 

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from authwright.domain.event import COMMAND_LINE
 from authwright.domain.revocation import Revocations
@@ -14,6 +15,7 @@ from authwright.services.metrics import Metrics
 from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage
 from authwright.storage.port import StoreUnavailable
+from authwright.storage.sql.statements import compiled
 from harness import Service, bearer, failing_once
 
 CHANGE = {"current_password": "test123", "new_password": "new-test123"}
@@ -113,9 +115,9 @@ async def test_what_the_store_refuses_did_not_happen_and_a_repeat_does_all_of_it
 
     def refuse_the_change(steps: Any, **options: Any) -> Any:
         # The step that takes something away is let run; what belongs to it fails, and so must all of it.
-        if any("INSERT INTO revocations" in text for text, _ in steps):
+        if any("INSERT INTO revocations" in statement.sqlite.sql for statement, _ in steps):
             refused.append(steps)
-            steps = [*steps, ("SELECT 1 FROM nowhere", ())]
+            steps = [*steps, (compiled(text("SELECT 1 FROM nowhere")), {})]
         return submit(steps, **options)
 
     with monkeypatch.context() as patch:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from authwright.storage.port import StoreUnavailable
+from authwright.domain.instant import after
+from authwright.domain.secrets import SessionId
+from authwright.domain.session import Session
+from authwright.storage.port import Opened, Store, StoreUnavailable
 from authwright.storage.sql import sqlite as engine
 from authwright.storage.sql import sqlite_store
-from authwright.storage.sql.statements import GATHER_TURNS
-from records import name, session, user
+from authwright.storage.sql.statements import GATHER_TURNS, Conflict
+from records import NOW, client, name, secret, session, user
 
 
 async def longest_pause(until: "asyncio.Future[object]") -> float:
@@ -21,6 +24,13 @@ async def longest_pause(until: "asyncio.Future[object]") -> float:
         await asyncio.sleep(0)
         longest, last = max(longest, loop.time() - last), loop.time()
     return longest
+
+
+async def rotate(store: Store, ident: SessionId) -> Session | None:
+    now, idle = after(NOW, 10), after(NOW, 1010)
+    return await store.sessions.rotate(
+        ident, generation=1, presented=secret(1), successor=secret(2), client=None, now=now, idle_expires_at=idle
+    )
 
 
 async def test_a_lock_that_is_held_costs_nobody_else_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +79,58 @@ async def test_a_write_in_no_hurry_is_stored_with_the_next_or_after_a_moment(tmp
     assert await store.sessions.open(session(ada.id), hurry=False) is not None
     assert (await urgent) is not None
     assert statements.count("COMMIT") == 4
+    await store.close()
+
+
+async def test_logins_and_refreshes_that_wait_together_are_one_statement_for_each_kind(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path / "store.db")
+    await store.open()
+    clients = [client(name=f"client {number}") for number in range(engine.MOST_GATHERED + 3)]
+    for each in clients:
+        await store.clients.add(each)
+    statements: list[str] = []
+    store._database._opened().writer._connection.set_trace_callback(statements.append)
+    drafts = [session("", user_agent=f"agent {number}") for number in range(len(clients))]
+    opened = await asyncio.gather(
+        *(store.sessions.open_with_key(each.key_digest, draft) for each, draft in zip(clients, drafts, strict=True))
+    )
+    assert [answer and answer.session.id for answer in opened] == [draft.id for draft in drafts]
+    # For each row that a trigger writes the statement is shown once more.
+    begin, *inserts, commit = dict.fromkeys(statements)
+    assert (begin, len(inserts), commit) == ("BEGIN IMMEDIATE", 2, "COMMIT")
+    statements.clear()
+    refreshed = await asyncio.gather(*(rotate(store, draft.id) for draft in drafts))
+    assert [moved and moved.id for moved in refreshed] == [draft.id for draft in drafts]
+    begin, *updates, commit = statements
+    assert (begin, len(updates), commit) == ("BEGIN IMMEDIATE", 2, "COMMIT")
+    await store.close()
+
+
+async def test_of_logins_that_wait_together_one_that_conflicts_fails_alone(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path / "store.db")
+    await store.open()
+    clients = [client(name=f"client {number}") for number in range(4)]
+    for each in clients:
+        await store.clients.add(each)
+    drafts = [session("") for _ in clients]
+    drafts[2] = drafts[1]
+    answers = await asyncio.gather(
+        *(store.sessions.open_with_key(each.key_digest, draft) for each, draft in zip(clients, drafts, strict=True)),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, Opened) for answer in answers] == [True, True, False, True]
+    assert isinstance(answers[2], Conflict)
+    found = await store.sessions.find(drafts[1].id)
+    assert found is not None
+    assert found.subject == clients[1].id
+    await store.close()
+
+
+async def test_of_logins_by_one_key_that_wait_together_each_counts_those_before_it(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path / "store.db")
+    await store.open()
+    scoring = client()
+    await store.clients.add(scoring)
+    answers = await asyncio.gather(*(store.sessions.open_with_key(scoring.key_digest, session("")) for _ in range(5)))
+    assert sorted(answer.others for answer in answers if answer) == [0, 1, 2, 3, 4]
     await store.close()

@@ -31,7 +31,7 @@ from authwright.domain.session import EndReason, Session
 from authwright.storage.port import Ended, Ending, Opened, Passed
 from authwright.storage.sql.endings import session_steps
 from authwright.storage.sql.events import steps_of
-from authwright.storage.sql.statements import Database, Row, Statement, compiled
+from authwright.storage.sql.statements import Database, Gathered, Row, Statement, compiled
 from authwright.storage.sql.tables import api_keys, clients, events, sessions, users
 from authwright.storage.sql.throttles import passed_steps
 
@@ -42,6 +42,7 @@ _AT_ONCE = 200
 _COLUMNS = [column for column in sessions.c if column.name != "others"]
 # The columns stand in the order of the fields of a session.
 _NAMES = [column.name for column in _COLUMNS]
+_INSERTED = [*_NAMES, "others"]
 _AUDIENCES = _NAMES.index("audiences")
 
 _live = (
@@ -65,13 +66,15 @@ _RECORDED: dict[str, Any] = {
 }
 
 
-def _insert_for(source: Select[Any], *guards: Any, answer: Sequence[Any] = ()) -> Statement:
+def _insert_for(
+    source: Select[Any], *guards: Any, answer: Sequence[Any] = (), gathered: Gathered | None = None
+) -> Statement:
     """A statement that inserts what *source* selects, if the rows of the tables *guards* are there.
 
     Where others write meanwhile, these rows are locked until the session is there: a change of them comes before and
     is seen, or after and sees the session.
     """
-    columns = [*_NAMES, "others"]
+    columns = _INSERTED
     locked = source.with_for_update(read=True, of=guards)
     opened = insert(sessions).from_select(columns, locked).returning(sessions).cte("opened")
     fixed: dict[str, Any] = {"kind": literal_column("'login'"), "outcome": literal_column("'success'")}
@@ -80,14 +83,15 @@ def _insert_for(source: Select[Any], *guards: Any, answer: Sequence[Any] = ()) -
     return compiled(
         insert(sessions).from_select(columns, source).returning(*answer, sessions.c.others),
         postgres=select(*(opened.c[column.name] for column in answer), opened.c.others).add_cte(recorded),
+        gathered=gathered,
     )
 
 
-def _given(*without: str) -> dict[str, Any]:
-    return {column.name: bindparam(column.name, type_=column.type) for column in _COLUMNS if column.name not in without}
+def _bound(column: Any) -> Any:
+    return bindparam(column.name, type_=column.type)
 
 
-def _others_of(subject: Any, client: Any) -> Any:
+def _others_of(subject: Any, client: Any, now: Any) -> Any:
     return (
         select(func.count())
         .select_from(sessions)
@@ -95,7 +99,7 @@ def _others_of(subject: Any, client: Any) -> Any:
             sessions.c.subject == subject,
             sessions.c.client_id == client,
             sessions.c.revoked_at.is_(None),
-            sessions.c.idle_expires_at > bindparam("created_at"),
+            sessions.c.idle_expires_at > now,
         )
         .scalar_subquery()
     )
@@ -104,7 +108,7 @@ def _others_of(subject: Any, client: Any) -> Any:
 def _open_for(table: Any, *others: Any, conditions: Sequence[Any] = ()) -> Statement:
     # The subject's row is the guard: no row with this epoch that is active, no session.
     return _insert_for(
-        select(*_given().values(), _others_of(table.c.id, bindparam("client_id")))
+        select(*map(_bound, _COLUMNS), _others_of(table.c.id, bindparam("client_id"), bindparam("created_at")))
         .select_from(table, *others)
         .where(
             table.c.id == bindparam("subject"),
@@ -139,15 +143,37 @@ _from_client: dict[str, Any] = {
     "granted_scope": clients.c.scope,
     "audiences": clients.c.audiences,
 }
-_OPEN_WITH_KEY = _insert_for(
-    select(
-        *(_from_client.get(name, given) for name, given in (_given() | _from_client).items()),
-        _others_of(clients.c.id, clients.c.id),
+_DRAFTED = [column for column in _COLUMNS if column.name not in _from_client]
+
+
+def _from_key(given: Callable[[Any], Any]) -> Select[Any]:
+    drafted = {column.name: given(column) for column in _DRAFTED}
+    return (
+        select(
+            *((_from_client | drafted)[name] for name in _NAMES),
+            _others_of(clients.c.id, clients.c.id, drafted["created_at"]),
+        )
+        .select_from(clients)
+        .where(clients.c.key_digest == given(column("key", LargeBinary)), clients.c.status == _ACTIVE)
     )
-    .select_from(clients)
-    .where(clients.c.key_digest == bindparam("key"), clients.c.status == _ACTIVE),
+
+
+_key_answer = [sessions.c[name] for name in _from_client]
+_OPEN_WITH_KEY = _insert_for(
+    _from_key(_bound),
     clients,
-    answer=[sessions.c[name] for name in _from_client],
+    answer=_key_answer,
+    gathered=Gathered(
+        columns=(*(column.name for column in _DRAFTED), "key"),
+        build=lambda given: (
+            insert(sessions)
+            .from_select(_INSERTED, _from_key(lambda column: given.c[column.name]))
+            .returning(sessions.c.id, *_key_answer, sessions.c.others)
+        ),
+        # Of two with one key the second has to count the first among the others.
+        apart="key",
+        which="id",
+    ),
 )
 
 _FROM_CLIENT = [_NAMES.index(name) for name in _from_client]
@@ -196,6 +222,13 @@ _many = (
 _ROTATE = compiled(
     _rotate(lambda name: bindparam(name, type_=_ROTATE_WITH[name])),
     batched=_rotate(lambda name: _many.c[name], _many.c.which),
+    gathered=Gathered(
+        columns=tuple(_ROTATE_WITH),
+        build=lambda given: _rotate(lambda name: given.c[name], sessions.c.id),
+        # Of two that present the same one it could not be told whose the row is.
+        apart="session",
+        which="session",
+    ),
 )
 _ended: dict[str, Any] = {"revoked_at": bindparam("now"), "revoked_because": bindparam("because")}
 _END = compiled(

@@ -25,6 +25,8 @@ from authwright.storage.sql.statements import GATHER_TURNS, Conflict, Parameters
 
 BUSY_SECONDS: Final = 5.0
 BEGIN_EVERY_SECONDS: Final = 0.0005
+# Each number of rows is a statement of its own, which the driver keeps.
+MOST_GATHERED: Final = 16
 # How long a write waits for another one to join if its caller is in no hurry.
 PATIENCE_SECONDS: Final = 0.03
 # Readers hardly ever wait for anybody in WAL mode; a look-up on the event loop must not wait for long.
@@ -38,7 +40,7 @@ class _Job:
 
     def __init__(
         self,
-        steps: Sequence[tuple[str, Values]],
+        steps: Sequence[Step],
         guards: int,
         together: bool,
         patient: bool,
@@ -70,7 +72,7 @@ class _Writer:
 
     def submit(
         self,
-        steps: Sequence[tuple[str, Values]],
+        steps: Sequence[Step],
         *,
         guards: int = 0,
         together: bool = False,
@@ -132,8 +134,7 @@ class _Writer:
         try:
             if refused is not None:
                 raise refused
-            for job in batch:
-                job.outcome = _run_job(self._connection, job)
+            _run_jobs(self._connection, batch)
         except sqlite3.Error as error:
             _roll_back(self._connection)
             self._answer(batch, error)
@@ -259,7 +260,7 @@ class SqliteDatabase:
 
     async def write(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """Run one statement; its rows, once they are durable. Raises Conflict, StoreUnavailable."""
-        return (await self._opened().writer.submit([_taken(statement, parameters)]))[0]
+        return (await self._opened().writer.submit([(statement, parameters)]))[0]
 
     async def write_together(self, *steps: Step, guards: int = 0, patient: bool = False) -> list[list[Row]]:
         """Run *steps* in one transaction: all of them, or none. Raises Conflict, StoreUnavailable.
@@ -267,9 +268,8 @@ class SqliteDatabase:
         The first *guards* of them must each return a row: if one does not, nothing is changed and nothing returned.
         *patient*: may wait some milliseconds for other writes, to be stored with them.
         """
-        taken = [_taken(statement, values) for statement, values in steps]
         together = not all(statement.unfailing for statement, _ in steps[1:])
-        return await self._opened().writer.submit(taken, guards=guards, together=together, patient=patient)
+        return await self._opened().writer.submit(steps, guards=guards, together=together, patient=patient)
 
     async def find(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of a query by a key, or of few rows, over what is committed, at once. Raises StoreUnavailable."""
@@ -333,6 +333,44 @@ def _fetch(connection: sqlite3.Connection, text: str, values: Values) -> list[Ro
         raise StoreUnavailable(f"query failed: {error}") from error
 
 
+def _run_jobs(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
+    alike: dict[Statement, dict[object, _Job]] = {}
+    for job in batch:
+        statement, parameters = job.steps[0]
+        first = None
+        if statement.gathered is not None and len(job.steps) == 1 and not job.guards:
+            first = alike.setdefault(statement, {}).setdefault(parameters[statement.gathered.apart], job)
+        # Who comes second with the same goes alone.
+        if first is not job:
+            job.outcome = _run_job(connection, job)
+    for statement, apart in alike.items():
+        jobs = list(apart.values())
+        for start in range(0, len(jobs), MOST_GATHERED):
+            _run_alike(connection, statement, jobs[start : start + MOST_GATHERED])
+
+
+def _run_alike(connection: sqlite3.Connection, statement: Statement, jobs: Sequence[_Job]) -> None:
+    assert statement.gathered is not None
+    many = [job.steps[0][1] for job in jobs]
+    try:
+        rows = connection.execute(*statement.sqlite_many(many)).fetchall() if len(many) > 1 else None
+    except sqlite3.IntegrityError:
+        rows = None
+    except sqlite3.Error:
+        raise
+    except Exception:
+        # One of them cannot be stored: each is told for itself which it was.
+        rows = None
+    if rows is None:
+        for job in jobs:
+            job.outcome = _run_job(connection, job)
+    else:
+        found = {row[0]: row[1:] for row in rows}
+        for job, parameters in zip(jobs, many, strict=True):
+            row = found.get(parameters[statement.gathered.which])
+            job.outcome = [[] if row is None else [row]]
+
+
 def _run_job(connection: sqlite3.Connection, job: _Job) -> list[list[Row]] | Exception:
     together = job.together
     try:
@@ -340,7 +378,7 @@ def _run_job(connection: sqlite3.Connection, job: _Job) -> list[list[Row]] | Exc
             connection.execute("SAVEPOINT job")
         rows: list[list[Row]] = []
         for step in job.steps:
-            rows.append(connection.execute(*step).fetchall())
+            rows.append(connection.execute(*_taken(*step)).fetchall())
             if len(rows) <= job.guards and not rows[-1]:
                 _take_back(connection, together)
                 return []

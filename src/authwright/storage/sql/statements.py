@@ -1,11 +1,13 @@
 """Statements written in SQLAlchemy Core, compiled once for each kind of database, and run on its driver."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from sqlalchemy import Dialect, FunctionElement
+from sqlalchemy import Dialect, FunctionElement, bindparam, column
+from sqlalchemy import values as table_of
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.compiler import compiles
@@ -40,13 +42,26 @@ class Text(NamedTuple):
         return self.pick({**self.constants, **parameters} if self.constants else parameters)
 
 
+class Gathered(NamedTuple):
+    """How SQLite does in one statement for many what another does for one. It answers at most one row for each."""
+
+    columns: tuple[str, ...]
+    """The parameters of the one."""
+    build: Callable[[Any], CompilerElement]
+    """The statement for all that stand in this table, which has these columns."""
+    apart: str
+    """The parameter in which all of them have to differ."""
+    which: str
+    """The parameter that comes before the columns of the one, and tells whom a row is for."""
+
+
 class Statement:
     """A statement. Compiled for SQLite when its module is loaded, for PostgreSQL when it first runs there.
 
     *unfailing*: nothing can be at odds with it, so it never fails where what came before it did not.
     """
 
-    __slots__ = ("_for_postgres", "_many", "_postgres", "batched", "sqlite", "unfailing")
+    __slots__ = ("_for_postgres", "_many", "_postgres", "_sqlite_many", "batched", "gathered", "sqlite", "unfailing")
 
     def __init__(
         self,
@@ -55,10 +70,13 @@ class Statement:
         *,
         unfailing: bool,
         batched: CompilerElement | None = None,
+        gathered: Gathered | None = None,
     ) -> None:
         self.sqlite = _compile(source, _SQLITE)
         self.unfailing = unfailing
         self.batched = batched
+        self.gathered = gathered
+        self._sqlite_many: dict[int, str] = {}
         self._for_postgres = source if postgres is None else postgres
         self._postgres: Text | None = None
         self._many: Text | None = None
@@ -69,6 +87,20 @@ class Statement:
             assert self.batched is not None
             self._many = _compile(self.batched, _POSTGRES)
         return self._many
+
+    def sqlite_many(self, many: Sequence[Parameters]) -> tuple[str, Values]:
+        """The statement that does all of *many* on SQLite, and its values."""
+        assert self.gathered is not None
+        columns = self.gathered.columns
+        sql = self._sqlite_many.get(len(many))
+        if sql is None:
+            names = [tuple(f"{name}_{number}" for name in columns) for number in range(len(many))]
+            given = table_of(*map(column, columns)).data([tuple(map(bindparam, row)) for row in names]).cte("given")
+            text = _compile(self.gathered.build(given), _SQLITE)
+            # No parameter stands anywhere but in the table, so that they come in its order.
+            assert text.values({name: name for row in names for name in row}) == tuple(chain.from_iterable(names))
+            sql = self._sqlite_many[len(many)] = text.sql
+        return sql, tuple(chain.from_iterable(map(itemgetter(*columns), many)))
 
     @property
     def postgres(self) -> Text:
@@ -81,14 +113,19 @@ Step = tuple[Statement, Parameters]
 
 
 def compiled(
-    statement: CompilerElement, *, postgres: CompilerElement | None = None, batched: CompilerElement | None = None
+    statement: CompilerElement,
+    *,
+    postgres: CompilerElement | None = None,
+    batched: CompilerElement | None = None,
+    gathered: Gathered | None = None,
 ) -> Statement:
     """*statement* as drivers take it; *postgres* in its place where SQLite has no words for what it says.
 
     *batched* does for many on PostgreSQL what *statement* does for one: its parameters are arrays of those of the one,
-    and before the columns it returns which of the many it was, from 1. It answers at most one row for each.
+    and before the columns it returns which of the many it was, from 1. It answers at most one row for each. On SQLite
+    *gathered* does so.
     """
-    return Statement(statement, postgres, unfailing=False, batched=batched)
+    return Statement(statement, postgres, unfailing=False, batched=batched, gathered=gathered)
 
 
 def unfailing(statement: CompilerElement) -> Statement:
