@@ -45,7 +45,7 @@ def client(**changed: Any) -> Client:
 
 
 def session(subject: str, **changed: Any) -> Session:
-    ident = new_session_id()
+    ident = new_session_id(NOW)
     made = Session(
         id=ident,
         subject=Subject(subject),

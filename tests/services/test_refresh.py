@@ -145,7 +145,7 @@ async def test_a_forged_token_is_refused_without_a_look_at_the_store(
 ) -> None:
     token = (await service.registered_login())["refresh_token"]
     monkeypatch.setattr(engine.SqliteDatabase, "_opened", None)
-    for forged in (token[:-1] + ("A" if token[-1] != "A" else "B"), "awr_" + "A" * 124, token[4:], ""):
+    for forged in (token[:-1] + ("A" if token[-1] != "A" else "B"), "awr_" + "A" * 132, token[4:], ""):
         with pytest.raises(InvalidGrant):
             await refresh(service, forged)
 

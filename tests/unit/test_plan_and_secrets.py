@@ -17,8 +17,11 @@ from authwright.domain.secrets import (
     key_hint,
     new_client_id,
     new_key,
+    new_session_id,
     new_user_id,
 )
+from authwright.jose.encoding import b64url_decode
+from records import NOW
 
 
 @pytest.mark.parametrize(
@@ -157,6 +160,18 @@ def test_r23_ids_of_users_and_clients_live_in_disjoint_name_spaces() -> None:
     assert is_subject(new_user_id())
     assert is_subject(new_client_id())
     assert len({new_user_id() for _ in range(1000)}) == 1000
+
+
+def test_r172_the_id_of_a_session_is_the_time_and_128_random_bits() -> None:
+    ids = [new_session_id(NOW) for _ in range(1000)]
+    read = [b64url_decode(ident.encode()) for ident in ids]
+    assert {int.from_bytes(each[:6], "big") for each in read} == {NOW // 1000}
+    assert {len(each) - 6 for each in read} == {16}
+    assert len({each[6:] for each in read}) == 1000
+    # Every bit of them is one of some and not of others.
+    ones = [sum(each[6 + bit // 8] >> bit % 8 & 1 for each in read) for bit in range(128)]
+    assert min(ones) > 350
+    assert max(ones) < 650
 
 
 def test_r34_r35_a_client_key_has_256_bits_a_prefix_and_a_checksum() -> None:

@@ -2,7 +2,7 @@
 
 A token is `awr_` and the base64url of
 
-    version 1 | key id 4 | session id 16 | generation 8 | secret 32 | HMAC 32        (93 bytes, 124 characters)
+    version 1 | key id 4 | session id 22 | generation 8 | secret 32 | HMAC 32        (99 bytes, 132 characters)
 
 The HMAC covers purpose, issuer, store epoch and everything before it, so a forged token is refused without a look at
 the database. The first secret of a session is random; each next one is an HMAC of its predecessor, so that the same
@@ -30,8 +30,8 @@ FIRST_GENERATION: Final = 1
 
 _VERSION: Final = 1
 # What stands in front of the HMAC: version, key id, session id, generation, secret.
-_SIGNED: Final = struct.Struct(">B4s16sQ32s")
-_LENGTH: Final = len(PREFIX) + 124
+_SIGNED: Final = struct.Struct(">B4s22sQ32s")
+_LENGTH: Final = len(PREFIX) + 132
 
 
 class RefreshToken:
@@ -122,7 +122,7 @@ class RefreshTokens:
         try:
             if len(text) != _LENGTH or not text.startswith(PREFIX):
                 raise MalformedToken("not of this form")
-            # 124 characters are exactly 93 bytes: every character counts, there is no second spelling.
+            # 132 characters are exactly 99 bytes: every character counts, there is no second spelling.
             raw = b64url_decode(text[len(PREFIX) :].encode("ascii"))
         except (MalformedToken, UnicodeEncodeError):
             raise InvalidGrant(detail="refresh token is malformed") from None

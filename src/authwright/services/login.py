@@ -217,7 +217,7 @@ class Login:
         return replace(user, password_hash=new)
 
     def _draft(self, origin: Origin, now: Instant) -> tuple[Session, RefreshToken]:
-        token = self._keyring.refresh_tokens.first(new_session_id())
+        token = self._keyring.refresh_tokens.first(new_session_id(now))
         expires_at = after(now, self._lifetimes.absolute)
         session = Session(
             id=token.session_id,
