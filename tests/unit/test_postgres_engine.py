@@ -118,6 +118,20 @@ async def test_a_row_that_somebody_has_locked_keeps_only_those_waiting_who_want_
     assert await stuck
 
 
+async def test_nobody_waits_behind_a_locked_row_until_somebody_else_comes(store: SqlStore) -> None:
+    locked, *others = await sessions(store, 5)
+    other = await store._database.connect()  # type: ignore[attr-defined]
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", locked.id)
+        stuck = asyncio.ensure_future(rotate(store, locked))
+        # Each comes as soon as the one before was answered, which by then nobody but the locked one waits for.
+        for each in others:
+            assert await asyncio.wait_for(rotate(store, each), 2)
+        assert not stuck.done()
+    await other.close()
+    assert await stuck
+
+
 async def test_a_refresh_touches_no_index(store: SqlStore) -> None:
     (made,) = await sessions(store, 1)
     assert await rotate(store, made)

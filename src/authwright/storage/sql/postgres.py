@@ -63,6 +63,7 @@ class _Line:
         self.busy = 0
         self.begun = 0.0
         self.waiting: list[_Waiting] = []
+        self.timer: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
 
@@ -142,10 +143,24 @@ class PostgresDatabase:
                 self._go_on(statement, line)
         done: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
         line.waiting.append((parameters, done))
-        if line.busy < LANES and time.monotonic() - line.begun > STUCK_SECONDS:
+        if line.timer is None:
+            self._look_later(statement, line, STUCK_SECONDS)
+        return await done
+
+    def _look_later(self, statement: Statement, line: "_Line", seconds: float) -> None:
+        line.timer = asyncio.get_running_loop().call_later(seconds, self._look, statement, line)
+
+    def _look(self, statement: Statement, line: "_Line") -> None:
+        """Whoever waits behind a lane that is stuck goes past it; behind those that are not, soon anyway."""
+        line.timer = None
+        stuck = time.monotonic() - line.begun
+        if not line.waiting or line.busy == LANES:
+            return
+        if stuck < STUCK_SECONDS:
+            self._look_later(statement, line, STUCK_SECONDS - stuck)
+        else:
             line.busy += 1
             self._go_on(statement, line)
-        return await done
 
     def _go_on(self, statement: Statement, line: "_Line", enough: int = 0, turns: int = 0) -> None:
         """A lane is free: who waits goes next, all together, once they are *enough* or *turns* of the loop are over."""
