@@ -1,5 +1,6 @@
 """The one place where access tokens are made (RFC 9068 section 2, RFC 8707 section 2.2)."""
 
+import asyncio
 import os
 from typing import Any, NamedTuple
 
@@ -12,6 +13,10 @@ from authwright.jose.encoding import b64url_encode
 from authwright.services.keys import Keyring
 from authwright.services.metrics import Metrics
 from authwright.services.revoke import Revoke
+
+Claims = dict[str, Any]
+_Unsigned = tuple[Claims, str, Instant, "asyncio.Future[str]"]
+"""The claims of a token, its audience, the moment, and who waits for it."""
 
 
 class Grant(NamedTuple):
@@ -48,6 +53,7 @@ class Tokens:
         self._issuer = issuer
         self._known = (issuer, *(audience for audience in audiences if audience != issuer))
         self._lifetime = lifetime
+        self._unsigned: list[_Unsigned] = []
 
     @property
     def known_audiences(self) -> tuple[str, ...]:
@@ -78,7 +84,7 @@ class Tokens:
         resource: str | None = None,
     ) -> Grant:
         """An access token for *session*; *scope* and *resource* may narrow it. It is never signed with a key that was
-        withdrawn on this machine before.
+        withdrawn on this machine before this was called.
 
         Raises InvalidScope, InvalidTarget, StoreUnavailable.
         """
@@ -91,7 +97,7 @@ class Tokens:
         issued_at = now // MICROSECONDS
         # An access token never outlives its session.
         expires_at = min(issued_at + self._lifetime, max(issued_at + 1, session.expires_at // MICROSECONDS))
-        claims: dict[str, Any] = {
+        claims: Claims = {
             "iss": self._issuer,
             "sub": session.subject,
             "aud": audience,
@@ -108,9 +114,30 @@ class Tokens:
         if session.username is not None:
             claims["preferred_username"] = session.username
         await self._revoke.look()
-        token = self._keyring.signer(audience, now).sign(claims)
+        token = await self._signed(claims, audience, now)
         self._count_token()
         return Grant(token, expires_at - issued_at, refresh_token, claims["scope"], session)
+
+    async def _signed(self, claims: Claims, audience: str, now: Instant) -> str:
+        # All that are asked for in one turn of the event loop are signed one after the other: then the 150 KB of
+        # multiples that signing goes through are still in the processor's cache from the one before.
+        loop = asyncio.get_running_loop()
+        if not self._unsigned:
+            loop.call_soon(self._sign)
+        signed: asyncio.Future[str] = loop.create_future()
+        self._unsigned.append((claims, audience, now, signed))
+        return await signed
+
+    def _sign(self) -> None:
+        unsigned, self._unsigned = self._unsigned, []
+        for claims, audience, now, signed in unsigned:
+            if signed.done():
+                # Nobody waits for it any more.
+                continue
+            try:
+                signed.set_result(self._keyring.signer(audience, now).sign(claims))
+            except Exception as error:
+                signed.set_exception(error)
 
 
 def require_known_scope(scope: str | None, permitted: frozenset[str]) -> str:

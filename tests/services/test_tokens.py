@@ -1,0 +1,101 @@
+"""services.tokens: access tokens that are asked for together are signed together, and each for itself."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from authwright.domain.errors import InvalidTarget
+from authwright.domain.session import Session
+from authwright.jose.encoding import b64url_decode
+from authwright.services.tokens import Grant, Tokens
+from authwright.storage.port import StoreUnavailable
+from harness import Clock, Service, open_service
+from records import session
+
+AUDIENCES = ("https://one.example", "https://two.example")
+
+
+@pytest.fixture
+async def service(clock: Clock) -> AsyncIterator[Service]:
+    async with open_service(clock=clock, audiences=AUDIENCES) as opened:
+        yield opened
+
+
+def part(token: str, number: int) -> dict[str, Any]:
+    """The header (0) or the claims (1) of *token*."""
+    read: dict[str, Any] = json.loads(b64url_decode(token.split(".")[number].encode()))
+    return read
+
+
+def asked(service: Service, made: Session, **more: Any) -> "asyncio.Future[Grant]":
+    return asyncio.ensure_future(service.server.tokens.issue(made, refresh_token=None, now=service.clock(), **more))
+
+
+async def test_tokens_that_are_asked_for_together_are_signed_in_one_go_and_each_is_its_own(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    sign = Tokens._sign
+
+    def counted(tokens: Tokens) -> None:
+        counts.append(len(tokens._unsigned))
+        sign(tokens)
+
+    monkeypatch.setattr(Tokens, "_sign", counted)
+    issuer = service.server.settings.issuer
+    made = [session(f"usr_{number}", audiences=(issuer, *AUDIENCES)) for number in range(6)]
+    resources = [None, *AUDIENCES] * 2
+    grants = await asyncio.gather(
+        *(asked(service, each, resource=resource) for each, resource in zip(made, resources, strict=True))
+    )
+    assert counts == [6]
+    for each, resource, grant in zip(made, resources, grants, strict=True):
+        claims = part(grant.access_token, 1)
+        assert (claims["sub"], claims["sid"], claims["aud"]) == (each.subject, each.id, resource or issuer)
+    assert (await asked(service, made[0])).session == made[0]
+    assert counts == [6, 1]
+
+
+async def test_of_tokens_that_are_asked_for_together_one_that_cannot_be_signed_fails_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = service.server.keyring.signer
+
+    def for_one_only(audience: str, now: Any) -> Any:
+        if audience == AUDIENCES[1]:
+            raise StoreUnavailable("its key cannot be read")
+        return signer(audience, now)
+
+    monkeypatch.setattr(service.server.keyring, "signer", for_one_only)
+    made = session("usr_1", audiences=AUDIENCES)
+    good, bad, gone, last = (
+        asked(service, made, resource=resource) for resource in (AUDIENCES[0], AUDIENCES[1], *[AUDIENCES[0]] * 2)
+    )
+    refused = asked(service, made, resource="https://three.example")
+    await asyncio.sleep(0)
+    gone.cancel()
+    outcomes = await asyncio.gather(good, bad, gone, last, refused, return_exceptions=True)
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [Grant, StoreUnavailable, asyncio.CancelledError, Grant, InvalidTarget]
+
+
+async def test_a_key_that_is_withdrawn_while_a_token_waits_to_be_signed_does_not_sign_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = service.server
+    (key,) = (await service.get("/.well-known/jwks.json")).json()["keys"]
+    sign = Tokens._sign
+    tasks = []
+
+    async def late(tokens: Tokens) -> None:
+        await server.revoke.append(await server.keyring.withdraw(key["kid"], service.clock()))
+        sign(tokens)
+
+    monkeypatch.setattr(Tokens, "_sign", lambda tokens: tasks.append(asyncio.ensure_future(late(tokens))))
+    grant = await asked(service, session("usr_1", audiences=(server.settings.issuer,)))
+    await asyncio.gather(*tasks)
+    (successor,) = (await service.get("/.well-known/jwks.json")).json()["keys"]
+    assert part(grant.access_token, 0)["kid"] == successor["kid"] != key["kid"]
