@@ -1,5 +1,6 @@
 """A store is moved from each kind of database to each other one: all of it arrives, and sessions go on."""
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 
@@ -132,3 +133,16 @@ async def test_a_source_that_changes_meanwhile_is_noticed(tmp_path: Path, clock:
             await service.server.move(f"sqlite:///{tmp_path}/b.db", tell=change)
         with pytest.raises(MoveFailed, match="already"):
             await service.server.move(f"sqlite:///{tmp_path}/a.db", tell=change)
+
+
+async def test_users_without_keys_and_links_are_moved_from_mongodb(
+    tmp_path: Path, request: pytest.FixtureRequest, clock: Clock
+) -> None:
+    here, there = await database("mongodb", request, tmp_path), f"sqlite:///{tmp_path / 'b.db'}"
+    kinds = []
+    async with open_service(clock=clock, database_url=here, secret_key=new_secret_key()) as service:
+        await service.registered_login("ada", email="ada@example.com")
+        async with asyncio.timeout(30):
+            await service.server.move(there, tell=lambda kind, count: kinds.append(kind))
+    assert {"users", "sessions", "api_keys", "reset_tokens"} <= set(kinds)
+    await drop(here, request)

@@ -12,6 +12,7 @@ from authwright.domain.session import Session
 from authwright.storage.port import Opened, Store, StoreUnavailable
 from authwright.storage.sql import sqlite as engine
 from authwright.storage.sql import sqlite_store
+from authwright.storage.sql.sessions import _ROTATE
 from authwright.storage.sql.statements import GATHER_TURNS, Conflict
 from records import NOW, client, name, secret, session, user
 
@@ -133,4 +134,18 @@ async def test_of_logins_by_one_key_that_wait_together_each_counts_those_before_
     await store.clients.add(scoring)
     answers = await asyncio.gather(*(store.sessions.open_with_key(scoring.key_digest, session("")) for _ in range(5)))
     assert sorted(answer.others for answer in answers if answer) == [0, 1, 2, 3, 4]
+    await store.close()
+
+
+async def test_a_write_of_nothing_and_one_without_its_parameters_stop_nobody(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path / "store.db")
+    await store.open()
+    database = store._database
+    scoring = client()
+    await store.clients.add(scoring)
+    async with asyncio.timeout(5):
+        assert await database.write_together() == []
+        with pytest.raises(StoreUnavailable):
+            await database.write(_ROTATE, {})
+        assert await store.sessions.open_with_key(scoring.key_digest, session("")) is not None
     await store.close()

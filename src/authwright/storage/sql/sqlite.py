@@ -135,13 +135,14 @@ class _Writer:
             if refused is not None:
                 raise refused
             _run_jobs(self._connection, batch)
-        except sqlite3.Error as error:
+        except Exception as error:
+            # Whatever it was: everybody is answered, and nothing stays open.
             _roll_back(self._connection)
             self._answer(batch, error)
         else:
             self._aside(_commit, functools.partial(self._answer, batch))
 
-    def _answer(self, batch: list[_Job], failed: sqlite3.Error | None) -> None:
+    def _answer(self, batch: list[_Job], failed: Exception | None) -> None:
         for job in batch:
             if failed is not None:
                 # Nothing of the batch is in the database now, whatever its statements answered before.
@@ -268,6 +269,8 @@ class SqliteDatabase:
         The first *guards* of them must each return a row: if one does not, nothing is changed and nothing returned.
         *patient*: may wait some milliseconds for other writes, to be stored with them.
         """
+        if not steps:
+            return []
         together = not all(statement.unfailing for statement, _ in steps[1:])
         return await self._opened().writer.submit(steps, guards=guards, together=together, patient=patient)
 
@@ -352,15 +355,12 @@ def _run_jobs(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
 def _run_alike(connection: sqlite3.Connection, statement: Statement, jobs: Sequence[_Job]) -> None:
     assert statement.gathered is not None
     many = [job.steps[0][1] for job in jobs]
-    try:
-        rows = connection.execute(*statement.sqlite_many(many)).fetchall() if len(many) > 1 else None
-    except sqlite3.IntegrityError:
-        rows = None
-    except sqlite3.Error:
-        raise
-    except Exception:
-        # One of them cannot be stored: each is told for itself which it was.
-        rows = None
+    rows: list[Row] | None = None
+    if len(many) > 1:
+        text, values = statement.sqlite_many(many)
+        # Where one of them conflicts or cannot be stored, each is told for itself which it was.
+        with contextlib.suppress(sqlite3.IntegrityError, OverflowError, UnicodeError):
+            rows = connection.execute(text, values).fetchall()
     if rows is None:
         for job in jobs:
             job.outcome = _run_job(connection, job)
@@ -388,7 +388,7 @@ def _run_job(connection: sqlite3.Connection, job: _Job) -> list[list[Row]] | Exc
     except sqlite3.IntegrityError as error:
         _take_back(connection, together)
         return Conflict(str(error))
-    except sqlite3.Error:
+    except (sqlite3.Error, MemoryError):
         raise
     except Exception as error:
         # A value that the driver cannot store (a lone surrogate, a number beyond 64 bits): its caller's mistake alone.
