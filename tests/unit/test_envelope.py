@@ -314,7 +314,9 @@ def test_r95_json_serialization_is_refused() -> None:
 
 def test_r96_errors_tell_nobody_what_was_sent() -> None:
     text = token("ES256")
-    for broken in (text[:-2] + "AA", text + "~secret~", token("ES256", kid="secret-kid")):
+    # One signature of 256 ends with AA.
+    other = "AA" if text[-2:] != "AA" else "AQ"
+    for broken in (text[:-2] + other, text + "~secret~", token("ES256", kid="secret-kid")):
         with pytest.raises(InvalidToken) as caught:
             keyset("ES256").open(broken)
         assert "secret" not in repr(caught.value)
