@@ -39,26 +39,23 @@ Work = Callable[[], None]
 
 
 def minted(key: PrivateKey, count: int, now: int, issuer: str = ISSUER) -> list[str]:
-    """*count* tokens with all claims that the server puts into one."""
+    """*count* tokens with all claims that the server puts into one, in its order, and as long as it makes them."""
     signer = Signer(key, typ="at+jwt")
-    claims = {
-        "iss": issuer,
-        "aud": API,
-        "exp": now + 3000,
-        "iat": now,
-        "client_id": "cli_first_party",
-        "scope": "account analytics predict",
-        "roles": ["user"],
-        "plan": "premium",
-        "auth_epoch": 3,
-    }
     return [
         signer.sign(
             {
-                **claims,
+                "iss": issuer,
                 "sub": f"usr_{number:022d}",
+                "aud": API,
+                "exp": now + 3000,
+                "iat": now,
                 "jti": f"{number:022d}",
-                "sid": f"{number:022d}",
+                "client_id": "cli_first_party",
+                "sid": f"{number:030d}",
+                "scope": "account analytics predict",
+                "roles": ["user"],
+                "plan": "premium",
+                "auth_epoch": 3,
                 "preferred_username": f"user{number}",
             }
         )

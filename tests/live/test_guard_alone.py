@@ -103,7 +103,7 @@ def issuer(tmp_path: Path) -> Iterator[Running]:
 
 def test_the_base_is_small(alone: Path) -> None:
     names = base_dependencies()
-    assert {"cryptography", "joserfc", "httpx2"} <= names
+    assert {"cryptography", "joserfc", "httpx2", "msgspec"} <= names
     assert len(names) <= 14, names
     assert not {"fastapi", "starlette", "pydantic", "sqlalchemy", "uvicorn", "structlog", "typer"} & names
 

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from authwright.domain.errors import InvalidTarget
 from authwright.domain.session import Session
+from authwright.jose import claims
 from authwright.jose.encoding import b64url_decode
 from authwright.services.tokens import Grant, Tokens
 from authwright.storage.port import StoreUnavailable
@@ -28,6 +30,29 @@ def part(token: str, number: int) -> dict[str, Any]:
     """The header (0) or the claims (1) of *token*."""
     read: dict[str, Any] = json.loads(b64url_decode(token.split(".")[number].encode()))
     return read
+
+
+async def test_every_token_is_written_so_that_a_guard_need_not_read_it_as_any_json(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked_for(_payload: bytes) -> dict[str, Any]:
+        raise AssertionError("read as any JSON")
+
+    monkeypatch.setattr(claims, "parse_json_object", asked_for)
+    issuer = service.server.settings.issuer
+    for changed in (
+        {},
+        {"username": "Zo\u00eb \u5b57 \U0001f511"},
+        {"username": "a\"b\\c/d\x7f\u2028<>&'"},
+        {"role": "admin", "auth_epoch": 0, "granted_scope": "predict"},
+        {"client_id": "cli_1", "subject": "cli_1", "username": None},
+        {"subject": "cli_1", "client_id": "https://client.example/metadata"},
+    ):
+        made = session(**{"subject": "usr_1", "audiences": (issuer,), **changed})
+        grant = await asked(service, made)
+        said = claims.read_access_claims(b64url_decode(grant.access_token.split(".")[1].encode()))
+        assert (said.sub, said.client_id, said.sid) == (made.subject, made.client_id, made.id)
+        assert said.preferred_username == (UNSET if made.username is None else made.username)
 
 
 def asked(service: Service, made: Session, **more: Any) -> "asyncio.Future[Grant]":

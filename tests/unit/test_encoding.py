@@ -3,14 +3,12 @@
 import base64
 import json
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authwright.jose.encoding import _parse_any, b64url_decode, b64url_encode, parse_json
+from authwright.jose.encoding import b64url_decode, b64url_encode, parse_json
 from authwright.jose.errors import InvalidToken, MalformedToken
 
 
@@ -90,22 +88,14 @@ _scalars = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.text(
 
 
 @given(st.recursive(_scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
-def test_the_short_way_to_read_an_object_is_the_long_way(value: object) -> None:
-    for text in (json.dumps({"a": value, "b": 1}, separators=(",", ":")), json.dumps({"a": value}, ensure_ascii=False)):
-        assert _verdict(parse_json, text.encode("utf-8", "surrogatepass")) == _verdict(_parse_any, text)
-
-
-@given(st.text('{}[]":, \\au01eE.-\t\n', max_size=24))
-def test_the_short_way_refuses_what_the_long_way_refuses(text: str) -> None:
-    for each in (text, "{" + text + "}", '{"a":' + text + "}"):
-        assert _verdict(parse_json, each.encode()) == _verdict(_parse_any, each)
-
-
-def _verdict(read: Callable[[Any], Any], text: Any) -> object:
-    try:
-        return read(text)
-    except InvalidToken as error:
-        return type(error)
+def test_an_object_is_read_as_it_was_written(value: object) -> None:
+    for text in (json.dumps({"a": value, "b": 1}, separators=(",", ":")), json.dumps({"a": value, "b": 1}, indent=1)):
+        try:
+            assert parse_json(text.encode()) == {"a": value, "b": 1}
+        except MalformedToken:
+            # A lone surrogate is text to Python, and to nobody else.
+            with pytest.raises(UnicodeEncodeError):
+                json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", 'a\\":', "c "]), st.sampled_from(["1", '"x"', '"\\":"', "[]"]))))

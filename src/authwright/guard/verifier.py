@@ -9,6 +9,8 @@ key set, and every hit is still held against the clock and the revocations.
 from collections.abc import Mapping
 from typing import Final
 
+from msgspec import UNSET
+
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import Revocations
 from authwright.guard.principal import Principal
@@ -127,7 +129,7 @@ class Verifier:
     def _verify_first(self, token: str, now: Instant) -> Seen:
         payload, key = self._keys.open(token)
         leeway = self._leeway
-        claims = validate_access_claims(
+        claims, scopes = validate_access_claims(
             payload,
             issuer=self._issuer,
             audience=self._audience,
@@ -135,11 +137,26 @@ class Verifier:
             leeway=leeway,
             max_lifetime=self._max_lifetime,
         )
-        principal = tuple.__new__(Principal, (*claims, key.kid))
+        username, expires_at = claims.preferred_username, int(claims.exp)
+        fields = (
+            claims.iss,
+            claims.sub,
+            claims.client_id,
+            claims.sid,
+            claims.jti,
+            None if username is UNSET else username,
+            scopes,
+            claims.roles,
+            claims.plan,
+            claims.auth_epoch,
+            int(claims.iat),
+            expires_at,
+            key.kid,
+        )
         # Requests that wait may come with a moment that is a little past.
         self._latest = now - max(leeway, 1) * MICROSECONDS
-        # Not held against anything yet: no version is -1.
-        return principal, (principal.expires_at + leeway) * MICROSECONDS, -1
+        # What Principal(...) does, in half of its time. Not held against anything yet: no version is -1.
+        return tuple.__new__(Principal, fields), (expires_at + leeway) * MICROSECONDS, -1
 
     def _remember(self, token: str, seen: Seen) -> None:
         self._young_bytes += len(token) + ENTRY_BYTES

@@ -71,10 +71,6 @@ def _constant(name: str) -> NoReturn:
 _decoder = json.JSONDecoder(
     object_pairs_hook=_unique_members, parse_int=_integer, parse_float=_number, parse_constant=_constant
 )
-# The scanner alone, which does not look for white space around a value, and gives an object as a list of its members.
-_scan = json.JSONDecoder(
-    object_pairs_hook=list, parse_int=_integer, parse_float=_number, parse_constant=_constant
-).scan_once  # type: ignore[attr-defined]
 
 
 def parse_json(data: bytes) -> Any:
@@ -87,18 +83,6 @@ def parse_json(data: bytes) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedToken("JSON is not UTF-8") from None
-    # What a token holds: one object, no other in it, no escapes, nothing around it. Anything else is read the long way.
-    if text[:1] == "{" and text.find("{", 1) < 0 and "\\" not in text and text.count("[") < MAX_JSON_DEPTH:
-        try:
-            members, end = _scan(text, 0)
-        except (StopIteration, ValueError):
-            end = -1
-        if end == len(text):
-            return _unique_members(members)
-    return _parse_any(text)
-
-
-def _parse_any(text: str) -> Any:
     if text.count("{") + text.count("[") > MAX_JSON_DEPTH and _depth(text) > MAX_JSON_DEPTH:
         raise LimitExceeded("JSON nested too deeply")
     try:

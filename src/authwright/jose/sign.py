@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
+import msgspec
 
 from authwright.jose.encoding import b64url_encode
 from authwright.jose.keys import PrivateKey, SharedSecret
@@ -18,7 +18,7 @@ class Signer:
 
     def __init__(self, key: PrivateKey | SharedSecret, *, typ: str) -> None:
         header = {"alg": key.alg, "kid": key.kid, "typ": typ}
-        self._head = b64url_encode(to_json(header)) + "."
+        self._head = b64url_encode(msgspec.json.encode(header)) + "."
         self._key = key
         self.kid = key.kid
 
@@ -27,5 +27,5 @@ class Signer:
         if not _CLAIMED.issuperset(map(type, claims.values())):
             # The encoder would put bytes into the token, too, and numbers that are none.
             raise TypeError("a claim is neither text nor integer nor list")
-        signing_input = self._head + b64url_encode(to_json(claims))
+        signing_input = self._head + b64url_encode(msgspec.json.encode(claims))
         return f"{signing_input}.{b64url_encode(self._key.sign(signing_input.encode('ascii')))}"
