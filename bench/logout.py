@@ -179,7 +179,7 @@ def over_a_crowd(server: Server, key: str) -> list[Figure]:
 def _claims(token: str) -> dict[str, Any]:
     from authwright.jose.encoding import b64url_decode
 
-    return dict(json.loads(b64url_decode(token.split(".")[1].encode())))
+    return dict(json.loads(b64url_decode(token.split(".")[1])))
 
 
 def section() -> tuple[str, list[Figure]]:

@@ -77,7 +77,7 @@ def checks(key: PrivateKey, tokens: list[str]) -> tuple[Work, Work]:
     signed = []
     for token in tokens:
         message, _, encoded = token.rpartition(".")
-        raw = b64url_decode(encoded.encode())
+        raw = b64url_decode(encoded)
         der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
         signed.append((der, message.encode()))
 

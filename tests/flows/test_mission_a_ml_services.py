@@ -26,7 +26,7 @@ async def test_token_answers_a_bearer_token_that_carries_name_plan_and_expiry(se
     answer = await service.http.post("/token", data={"username": "bholay", "password": "test123"})
     assert answer.status_code == 200
     assert answer.json()["token_type"] == "bearer"
-    payload = json.loads(b64url_decode(answer.json()["access_token"].split(".")[1].encode()))
+    payload = json.loads(b64url_decode(answer.json()["access_token"].split(".")[1]))
     assert (payload["preferred_username"], payload["plan"]) == ("bholay", "premium")
     assert payload["exp"] == payload["iat"] + answer.json()["expires_in"]
 

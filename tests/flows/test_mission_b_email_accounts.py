@@ -43,7 +43,7 @@ async def test_health_answers_exactly_ok(service: Service) -> None:
 async def test_hs256_is_available_and_publishes_no_key(clock: Clock) -> None:
     async with open_service(clock=clock, signing_alg="HS256") as service:
         login = await service.registered_login()
-        header = parse_json_object(b64url_decode(login["access_token"].split(".")[0].encode()))
+        header = parse_json_object(b64url_decode(login["access_token"].split(".")[0]))
         assert header["alg"] == "HS256"
         assert (await service.get("/me", login["access_token"])).status_code == 200
         assert (await service.get("/.well-known/jwks.json")).json() == {"keys": []}

@@ -86,7 +86,7 @@ async def test_the_payload_is_readable_and_holds_nothing_secret(service: Service
     login = await service.login(password=password)
     user = await service.server.store.users.find(login["user_id"])
     assert user is not None
-    payload = b64url_decode(login["access_token"].split(".")[1].encode())
+    payload = b64url_decode(login["access_token"].split(".")[1])
     names = "iss sub aud exp iat jti client_id sid scope roles plan auth_epoch preferred_username"
     assert sorted(parse_json_object(payload)) == sorted(names.split(" "))
     for secret in (password, user.password_hash, login["refresh_token"]):

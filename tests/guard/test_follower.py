@@ -298,7 +298,7 @@ async def test_a_worker_that_heard_of_a_new_key_last_keeps_nobody_out(issuer: Sc
         stream.entries(6, {"number": 6, "kind": "key", "target": "k"})
         await until(lambda: guard._life is not None and new.kid in guard._life.jwks.keys)
         payload = issuer.token().split(".")[1]
-        token = Signer(new, typ="at+jwt").sign(json.loads(b64url_decode(payload.encode())))
+        token = Signer(new, typ="at+jwt").sign(json.loads(b64url_decode(payload)))
         assert (await guard.verify(token)).subject == "usr_1"
 
 

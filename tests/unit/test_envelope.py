@@ -28,10 +28,9 @@ def keyset(*algs: Algorithm) -> KeySet:
 @pytest.mark.parametrize("alg", EVERY)
 def test_what_was_signed_is_opened_again(alg: Algorithm) -> None:
     text = Signer(key(alg), typ="at+jwt").sign({"sub": "é"})
-    for presented in (text, text.encode()):
-        opened = keyset(alg).open(presented)
-        assert opened.payload == '{"sub":"é"}'.encode()
-        assert (opened.key.kid, opened.key.alg) == (key(alg).kid, alg)
+    opened = keyset(alg).open(text)
+    assert opened.payload == '{"sub":"é"}'.encode()
+    assert (opened.key.kid, opened.key.alg) == (key(alg).kid, alg)
 
 
 @pytest.mark.parametrize("claim", [b"a secret", float("nan"), 1.5, None, {"a": "b"}, {"a"}])
@@ -194,7 +193,7 @@ def test_r81_one_spelling_of_base64url() -> None:
         f"{head}.{body}.{signature}\n",
         f"{head}\n.{body}.{signature}",
         f" {head}.{body}.{signature}",
-        f"{head}.{body}.{base64.b64encode(b64url_decode(signature.encode())).decode().rstrip('=')[:-1]}+",
+        f"{head}.{body}.{base64.b64encode(b64url_decode(signature)).decode().rstrip('=')[:-1]}+",
         f"{head}.{body}.{signature[:40]}.{signature[40:]}",
         f"{head}..{signature}",
         f".{body}.{signature}",
@@ -276,7 +275,7 @@ def test_r84_limits_come_before_cryptography() -> None:
 def test_r86_ecdsa_signatures_are_two_numbers_in_range() -> None:
     head, body, good = token("ES256").split(".")
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-    raw = b64url_decode(good.encode())
+    raw = b64url_decode(good)
     r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
     pair = [(0, 0), (0, s), (r, 0), (order, s), (r, order), (2**256 - 1, 2**256 - 1), (1, 1)]
     signatures = [a.to_bytes(32, "big") + b.to_bytes(32, "big") for a, b in pair]
@@ -288,7 +287,7 @@ def test_r86_ecdsa_signatures_are_two_numbers_in_range() -> None:
 
 def test_r87_ed25519_s_must_be_reduced() -> None:
     head, body, good = token("EdDSA").split(".")
-    raw = b64url_decode(good.encode())
+    raw = b64url_decode(good)
     group = 2**252 + 27742317777372353535851937790883648493
     malleable = (int.from_bytes(raw[32:], "little") + group).to_bytes(32, "little")
     for signature in (raw[:32] + malleable, raw[:63], raw + b"\0", bytes(64)):

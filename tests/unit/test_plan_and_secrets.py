@@ -164,7 +164,7 @@ def test_r23_ids_of_users_and_clients_live_in_disjoint_name_spaces() -> None:
 
 def test_r172_the_id_of_a_session_is_the_time_and_128_random_bits() -> None:
     ids = [new_session_id(NOW) for _ in range(1000)]
-    read = [b64url_decode(ident.encode()) for ident in ids]
+    read = [b64url_decode(ident) for ident in ids]
     assert {int.from_bytes(each[:6], "big") for each in read} == {NOW // 1000}
     assert {len(each) - 6 for each in read} == {16}
     assert len({each[6:] for each in read}) == 1000

@@ -50,7 +50,7 @@ def test_r21_every_usual_text_may_stand_in_a_challenge() -> None:
 
 async def test_r63_an_access_token_says_what_it_is(service: Service) -> None:
     token = (await service.registered_login())["access_token"]
-    header = json.loads(b64url_decode(token.split(".")[0].encode()))
+    header = json.loads(b64url_decode(token.split(".")[0]))
     assert (header["typ"], header["alg"]) == ("at+jwt", "ES256")
 
 

@@ -113,7 +113,7 @@ class RefreshTokens:
 
     def encode(self, token: RefreshToken) -> str:
         """*token* as clients hold it."""
-        session = b64url_decode(token.session_id.encode("ascii"))
+        session = b64url_decode(token.session_id)
         body = _SIGNED.pack(_VERSION, token.key_id, session, token.generation, token.secret)
         return PREFIX + b64url_encode(body + self._macs[token.key_id].digest(body))
 
@@ -123,8 +123,8 @@ class RefreshTokens:
             if len(text) != _LENGTH or not text.startswith(PREFIX):
                 raise MalformedToken("not of this form")
             # 132 characters are exactly 99 bytes: every character counts, there is no second spelling.
-            raw = b64url_decode(text[len(PREFIX) :].encode("ascii"))
-        except (MalformedToken, UnicodeEncodeError):
+            raw = b64url_decode(text[len(PREFIX) :])
+        except MalformedToken:
             raise InvalidGrant(detail="refresh token is malformed") from None
         body, mac = raw[: _SIGNED.size], raw[_SIGNED.size :]
         version, key_id, session, generation, secret = _SIGNED.unpack(body)

@@ -113,8 +113,7 @@ class Guard:
             raise ValueError("max_lifetime is 1 to 86400 seconds")
         try:
             self._secrets = {
-                kid: SharedSecret(b64url_decode(secret.encode("ascii")), kid=kid)
-                for kid, secret in (shared_secrets or {}).items()
+                kid: SharedSecret(b64url_decode(secret), kid=kid) for kid, secret in (shared_secrets or {}).items()
             }
         except (InvalidKey, InvalidToken) as error:
             raise ValueError(f"a shared secret is none: {error}") from None

@@ -170,7 +170,7 @@ def _cursor(row: UsageRow) -> str:
 
 def _read_cursor(text: str) -> UsageKey:
     try:
-        day, subject, route = json.loads(b64url_decode(text.encode("ascii")))
+        day, subject, route = json.loads(b64url_decode(text))
     except (InvalidToken, ValueError, TypeError, RecursionError):
         raise InvalidRequest("The cursor is not one of these pages.") from None
     if type(day) is not int or abs(day) > 1_000_000 or not _is_text(subject) or not _is_text(route):
