@@ -39,6 +39,13 @@ def test_a_token_is_read_as_it_was_written() -> None:
     assert (again.session_id, again.generation, again.secret) == (token.session_id, token.generation, token.secret)
 
 
+@pytest.mark.parametrize("size", [0, 16, 21, 23])
+def test_no_token_is_written_for_a_session_whose_id_has_another_length(size: int) -> None:
+    token = TOKENS.first(SessionId(base64.urlsafe_b64encode(bytes(size)).decode().rstrip("=")))
+    with pytest.raises(ValueError, match="22 bytes"):
+        TOKENS.encode(token)
+
+
 def test_r60_r34_a_token_has_safe_characters_and_256_random_bits() -> None:
     text = TOKENS.encode(TOKENS.first(new_session_id(NOW)))
     assert text.startswith("awr_")
