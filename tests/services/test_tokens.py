@@ -107,6 +107,30 @@ async def test_of_tokens_that_are_asked_for_together_one_that_cannot_be_signed_f
     assert kinds == [Grant, StoreUnavailable, asyncio.CancelledError, Grant, InvalidTarget]
 
 
+async def test_whatever_ends_the_signing_nobody_waits_for_ever(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        """What is raised where a library in another language gives up."""
+
+    signer = service.server.keyring.signer
+
+    def for_one_only(audience: str, now: Any) -> Any:
+        if audience == AUDIENCES[1]:
+            raise Panic
+        return signer(audience, now)
+
+    monkeypatch.setattr(service.server.keyring, "signer", for_one_only)
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    made = session("usr_1", audiences=AUDIENCES)
+    all_asked = [asked(service, made, resource=AUDIENCES[number == 1]) for number in range(4)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*all_asked, return_exceptions=True), 5)
+    assert [type(outcome) for outcome in outcomes] == [Grant] + [asyncio.CancelledError] * 3
+    assert [type(each) for each in told] == [Panic]
+    assert (await asked(service, made, resource=AUDIENCES[0])).access_token
+
+
 async def test_a_key_that_is_withdrawn_while_a_token_waits_to_be_signed_does_not_sign_it(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

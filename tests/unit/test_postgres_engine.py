@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import func, select
 
@@ -130,6 +131,57 @@ async def test_nobody_waits_behind_a_locked_row_until_somebody_else_comes(store:
         assert not stuck.done()
     await other.close()
     assert await stuck
+
+
+async def test_nobody_waits_behind_two_locked_rows_however_many_there_are(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "MOST_TOGETHER", 4)
+    locked, also_locked, *others = await sessions(store, 10)
+    other = await store._database.connect()  # type: ignore[attr-defined]
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM sessions WHERE id IN ($1, $2) FOR UPDATE", locked.id, also_locked.id)
+        stuck = [asyncio.ensure_future(rotate(store, each)) for each in (locked, also_locked, *others[:3])]
+        # Three go with the second that is locked, and wait as it does; five do not.
+        outcomes = await asyncio.wait_for(asyncio.gather(*(rotate(store, each) for each in others[3:])), 2)
+        assert all(outcomes)
+        assert not any(each.done() for each in stuck)
+    await other.close()
+    assert all(await asyncio.gather(*stuck))
+
+
+async def test_a_batch_that_is_ended_keeps_nobody_waiting(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await sessions(store, 4)
+    lines = store._database._lines  # type: ignore[attr-defined]
+    first, *others = (asyncio.ensure_future(rotate(store, each)) for each in made)
+
+    async def ended(*_: object) -> Any:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(postgres.PostgresDatabase, "_answers", ended)
+    outcomes = await asyncio.wait_for(asyncio.gather(first, *others, return_exceptions=True), 5)
+    assert outcomes[0]
+    assert [type(each) for each in outcomes[1:]] == [asyncio.CancelledError] * 3
+    monkeypatch.undo()
+    assert not any(line.waiting for line in lines.values())
+    assert await rotate(store, (await sessions(store, 1))[0])
+
+
+async def test_a_statement_that_fails_while_the_store_is_closed_is_told_so(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made,) = await sessions(store, 1)
+    closing: list[asyncio.Task[None]] = []
+
+    async def refused(*_: object) -> Any:
+        closing.append(asyncio.ensure_future(store.close()))
+        await asyncio.sleep(0)
+        raise asyncpg.ReadOnlySQLTransactionError
+
+    monkeypatch.setattr(postgres, "_fetch", refused)
+    with pytest.raises(StoreUnavailable):
+        await rotate(store, made)
+    await asyncio.gather(*closing)
 
 
 async def test_a_refresh_touches_no_index(store: SqlStore) -> None:

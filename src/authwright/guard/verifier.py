@@ -139,7 +139,8 @@ class Verifier:
         )
         username, expires_at = claims.preferred_username, int(claims.exp)
         fields = (
-            claims.iss,
+            # Equal to what the token says, and one text for all that are remembered.
+            self._issuer,
             claims.sub,
             claims.client_id,
             claims.sid,

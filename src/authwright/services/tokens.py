@@ -130,14 +130,19 @@ class Tokens:
 
     def _sign(self) -> None:
         unsigned, self._unsigned = self._unsigned, []
-        for claims, audience, now, signed in unsigned:
-            if signed.done():
-                # Nobody waits for it any more.
-                continue
-            try:
-                signed.set_result(self._keyring.signer(audience, now).sign(claims))
-            except Exception as error:
-                signed.set_exception(error)
+        try:
+            for claims, audience, now, signed in unsigned:
+                if signed.done():
+                    # Nobody waits for it any more.
+                    continue
+                try:
+                    signed.set_result(self._keyring.signer(audience, now).sign(claims))
+                except Exception as error:
+                    signed.set_exception(error)
+        finally:
+            # Whatever ends this, nobody waits for a token that does not come.
+            for *_, signed in unsigned:
+                signed.cancel()
 
 
 def require_known_scope(scope: str | None, permitted: frozenset[str]) -> str:

@@ -161,6 +161,9 @@ class PostgresDatabase:
         else:
             line.busy += 1
             self._go_on(statement, line)
+            if line.waiting:
+                # Not all go at once, and those that went may be stuck as well.
+                self._look_later(statement, line, STUCK_SECONDS)
 
     def _go_on(self, statement: Statement, line: "_Line", enough: int = 0, turns: int = 0) -> None:
         """A lane is free: who waits goes next, all together, once they are *enough* or *turns* of the loop are over."""
@@ -184,6 +187,11 @@ class PostgresDatabase:
             for _, done in batch:
                 if not done.done():
                     done.set_exception(error)
+        except BaseException:
+            # Whatever ends this, nobody waits for an answer that does not come.
+            for _, done in batch:
+                done.cancel()
+            raise
         else:
             for (_, done), rows in zip(batch, answers, strict=True):
                 if not done.done():
@@ -256,13 +264,15 @@ class PostgresDatabase:
 
     async def _run(self, work: Callable[[Any], Awaitable[T]], *, again: bool = False) -> T:
         """What *work* answers on a connection. *again*: it may be done twice, where a connection was lost."""
-        if self._pool is None:
+        # The same to the end, also where the store is closed meanwhile.
+        pool = self._pool
+        if pool is None:
             raise StoreUnavailable("the store is closed")
         if time.monotonic() < self._down_until:
             raise StoreUnavailable("PostgreSQL could not be reached just now")
         for attempt in range(TRIES):
             try:
-                async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                async with pool.acquire(timeout=CONNECT_SECONDS) as connection:
                     if not self._pooled:
                         answer = await work(connection)
                     else:
@@ -279,7 +289,7 @@ class PostgresDatabase:
                 pass
             except _CANNOT_WRITE as error:
                 # Another server may be the one that takes writes now.
-                await self._pool.expire_connections()
+                await pool.expire_connections()
                 raise StoreUnavailable(_told(error)) from None
             except _LOST as error:
                 if again and attempt == 0 and not isinstance(error, TimeoutError):
