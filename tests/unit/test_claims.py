@@ -103,6 +103,19 @@ def test_r85_numbers_that_are_none_are_refused(text: str) -> None:
         validate(raw=raw)
 
 
+def test_r85_a_time_may_have_a_fraction_which_does_not_count() -> None:
+    claims, _ = validate(exp=NOW + 300.9, iat=NOW + 0.5, nbf=NOW + 5.5)
+    assert (claims.exp, claims.iat, claims.nbf) == (NOW + 300, NOW, NOW + 5)
+    assert type(claims.exp) is type(claims.iat) is type(claims.nbf) is int
+    validate(NOW + 304, exp=NOW + 300.9)
+    with pytest.raises(TokenExpired):
+        validate(NOW + 305, exp=NOW + 300.9)
+    for name in ("exp", "iat", "nbf"):
+        for value in (-0.5, 2.0**53, 1e300):
+            with pytest.raises(ClaimRefused):
+                validate(**{name: value})
+
+
 def test_r68_the_leeway_is_small_and_exact() -> None:
     validate(NOW + 304)
     with pytest.raises(TokenExpired):
@@ -203,6 +216,9 @@ def by_strict_json_alone(payload: bytes) -> AccessClaims:
     members = parse_json_object(payload)
     if "cnf" in members:
         raise ClaimRefused("cnf")
+    for name in {"exp", "iat", "nbf"} & members.keys():
+        if isinstance(members[name], float):
+            members[name] = int(members[name] // 1)
     try:
         return msgspec.convert(members, AccessClaims)
     except msgspec.ValidationError:

@@ -25,7 +25,7 @@ NODE = Path(__file__).parents[2] / ".venv/node/node_modules"
 
 def ours(alg: Algorithm, text: str) -> bytes | None:
     try:
-        return KeySet({key(alg).kid: verifying(alg)}, typ="at+jwt").open(text).payload
+        return KeySet({key(alg).kid: verifying(alg)}, typ="at+jwt").open(text)[0]
     except InvalidToken:
         return None
 

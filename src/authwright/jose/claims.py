@@ -1,5 +1,6 @@
 """The claims of an access token, validated as a whole (RFC 7519 section 4, RFC 9068 section 2.2 and 4)."""
 
+import math
 import re
 from functools import lru_cache
 from typing import Annotated, Final
@@ -18,28 +19,30 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7
 _LATEST: Final = 2**53  # seconds; beyond what every JSON reader holds exactly
 
 _Name = Annotated[str, Meta(min_length=1, max_length=255)]
-_Epoch = Annotated[int, Meta(ge=0, lt=_LATEST)]
-# RFC 7519 section 2: a NumericDate may have a fraction.
-_Time = _Epoch | Annotated[float, Meta(ge=0, lt=_LATEST)]
+_Number = Annotated[int, Meta(ge=0, lt=_LATEST)]
 
 
-class AccessClaims(msgspec.Struct, frozen=True):
-    """Claims by their names in the token and of their types, in the order in which the server writes them."""
+# What it holds cannot hold it: the garbage collector need not look.
+class AccessClaims(msgspec.Struct, frozen=True, gc=False):
+    """Claims by their names in the token and of their types, in the order in which the server writes them.
+
+    Times are whole seconds since 1970 UTC.
+    """
 
     iss: str
     sub: _Name
     aud: str | list[str]
-    exp: _Time
-    iat: _Time
+    exp: _Number
+    iat: _Number
     jti: _Name
     client_id: Annotated[str, Meta(min_length=1, max_length=2048)]
     sid: str | None = None
     scope: str | None = None
     roles: Annotated[tuple[str, ...], Meta(max_length=MAX_NAMES)] = ()
     plan: str | None = None
-    auth_epoch: _Epoch = 0
+    auth_epoch: _Number = 0
     preferred_username: str | UnsetType | None = UNSET
-    nbf: _Time | UnsetType = UNSET
+    nbf: _Number | UnsetType = UNSET
 
 
 _decode = msgspec.json.Decoder(AccessClaims).decode
@@ -63,6 +66,10 @@ def read_access_claims(payload: bytes) -> AccessClaims:
     members = parse_json_object(payload)
     if "cnf" in members:
         raise ClaimRefused("bound to a key that was not proven")
+    for name in ("exp", "iat", "nbf"):
+        # RFC 7519 section 2: they may have a fraction.
+        if type(members.get(name)) is float:
+            members[name] = math.floor(members[name])
     try:
         return msgspec.convert(members, AccessClaims)
     except msgspec.ValidationError as error:
@@ -85,10 +92,10 @@ def validate_access_claims(
     aud = claims.aud
     if aud != audience and (type(aud) is str or audience not in aud):
         raise ClaimRefused("wrong audience")
-    expires_at, issued_at, not_before = int(claims.exp), int(claims.iat), claims.nbf
+    expires_at, issued_at, not_before = claims.exp, claims.iat, claims.nbf
     if now >= expires_at + leeway:
         raise TokenExpired("expired")
-    if issued_at > now + leeway or (not_before is not UNSET and int(not_before) > now + leeway):
+    if issued_at > now + leeway or (not_before is not UNSET and not_before > now + leeway):
         raise ClaimRefused("not yet valid")
     if not 0 < expires_at - issued_at <= max_lifetime:
         raise ClaimRefused("lifetime too long")

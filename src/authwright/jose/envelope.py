@@ -7,7 +7,7 @@ what the envelope means are refused, and the algorithm is the key's, which the h
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from authwright.jose.encoding import b64url_decode, parse_json_object
 from authwright.jose.errors import LimitExceeded, MalformedToken, SignatureRefused, UnknownKey
@@ -19,13 +19,6 @@ MAX_KNOWN_HEADERS: Final = 64
 
 # They change what the envelope means, bring keys of their own, or belong to encryption, which is not spoken here.
 _REFUSED_PARAMETERS = frozenset({"crit", "b64", "cty", "jku", "jwk", "x5u", "x5c", "zip", "enc", "p2c", "p2s", "epk"})
-
-
-class Envelope(NamedTuple):
-    """A verified envelope: the payload's bytes and the key that vouched for them."""
-
-    payload: bytes
-    key: VerifyingKey
 
 
 class KeySet:
@@ -50,8 +43,8 @@ class KeySet:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def open(self, token: str) -> Envelope:
-        """Verify *token* and return its payload.
+    def open(self, token: str) -> tuple[bytes, VerifyingKey]:
+        """Verify *token* and return its payload and the key that vouched for it.
 
         Raises LimitExceeded, MalformedToken or SignatureRefused (UnknownKey if no key has the header's `kid`).
         """
@@ -71,8 +64,7 @@ class KeySet:
         key.verify(signed.encode("ascii"), b64url_decode(signature))
         if not known and len(self._headers) < MAX_KNOWN_HEADERS:
             self._headers[header] = key
-        # What Envelope(...) does, in half of its time.
-        return tuple.__new__(Envelope, (raw_payload, key))
+        return raw_payload, key
 
     def _key_for(self, encoded: str) -> VerifyingKey:
         if len(encoded) > MAX_HEADER_BYTES:
