@@ -102,20 +102,6 @@ def test_brackets_inside_strings_are_no_depth() -> None:
     assert parse_json(json.dumps({"a": "[" * 100 + '\\"{' * 50}).encode())["a"].startswith("[")
 
 
-_scalars = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.text()
-
-
-@given(st.recursive(_scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
-def test_an_object_is_read_as_it_was_written(value: object) -> None:
-    for text in (json.dumps({"a": value, "b": 1}, separators=(",", ":")), json.dumps({"a": value, "b": 1}, indent=1)):
-        try:
-            assert parse_json(text.encode()) == {"a": value, "b": 1}
-        except MalformedToken:
-            # A lone surrogate is text to Python, and to nobody else.
-            with pytest.raises(UnicodeEncodeError):
-                json.dumps(value, ensure_ascii=False).encode("utf-8")
-
-
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", 'a\\":', "c "]), st.sampled_from(["1", '"x"', '"\\":"', "[]"]))))
 def test_r82_however_an_object_is_written_duplicates_are_found(members: list[tuple[str, str]]) -> None:
     for colon in (":", " :", ": ", "\t:", "\n :"):
@@ -140,6 +126,6 @@ def test_r82_however_an_object_is_written_duplicates_are_found(members: list[tup
         '{"a":"\\ud800"}',
     ],
 )
-def test_the_short_way_lets_nothing_through_that_the_long_way_refuses(text: str) -> None:
+def test_r82_what_readers_of_json_disagree_about_is_refused(text: str) -> None:
     with pytest.raises(InvalidToken):
         parse_json(text.encode())
