@@ -44,6 +44,12 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sent
 
 
+def database(store: SqlStore) -> postgres.PostgresDatabase:
+    opened = store._database
+    assert isinstance(opened, postgres.PostgresDatabase)
+    return opened
+
+
 async def sessions(store: SqlStore, count: int) -> list[Session]:
     ada = user()
     await store.users.add(ada, [])
@@ -105,7 +111,7 @@ async def test_a_row_that_somebody_has_locked_keeps_only_those_waiting_who_want_
 ) -> None:
     monkeypatch.setattr(postgres, "STUCK_SECONDS", 0.0)
     locked, *others = await sessions(store, 9)
-    other = await store._database.connect()  # type: ignore[attr-defined]
+    other = await database(store).connect()
     async with other.transaction():
         await other.execute("SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", locked.id)
         stuck = asyncio.ensure_future(rotate(store, locked))
@@ -121,7 +127,7 @@ async def test_a_row_that_somebody_has_locked_keeps_only_those_waiting_who_want_
 
 async def test_nobody_waits_behind_a_locked_row_until_somebody_else_comes(store: SqlStore) -> None:
     locked, *others = await sessions(store, 5)
-    other = await store._database.connect()  # type: ignore[attr-defined]
+    other = await database(store).connect()
     async with other.transaction():
         await other.execute("SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", locked.id)
         stuck = asyncio.ensure_future(rotate(store, locked))
@@ -138,7 +144,7 @@ async def test_nobody_waits_behind_two_locked_rows_however_many_there_are(
 ) -> None:
     monkeypatch.setattr(postgres, "MOST_TOGETHER", 4)
     locked, also_locked, *others = await sessions(store, 10)
-    other = await store._database.connect()  # type: ignore[attr-defined]
+    other = await database(store).connect()
     async with other.transaction():
         await other.execute("SELECT 1 FROM sessions WHERE id IN ($1, $2) FOR UPDATE", locked.id, also_locked.id)
         stuck = [asyncio.ensure_future(rotate(store, each)) for each in (locked, also_locked, *others[:3])]
@@ -152,7 +158,7 @@ async def test_nobody_waits_behind_two_locked_rows_however_many_there_are(
 
 async def test_a_batch_that_is_ended_keeps_nobody_waiting(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await sessions(store, 4)
-    lines = store._database._lines  # type: ignore[attr-defined]
+    lines = database(store)._lines
     first, *others = (asyncio.ensure_future(rotate(store, each)) for each in made)
 
     async def ended(*_: object) -> Any:
@@ -172,12 +178,19 @@ async def test_a_statement_that_fails_while_the_store_is_closed_is_told_so(
 ) -> None:
     (made,) = await sessions(store, 1)
     closing: list[asyncio.Task[None]] = []
+    begun = asyncio.Event()
+    close = asyncpg.Pool.close
+
+    async def told(pool: Any) -> None:
+        begun.set()
+        await close(pool)
 
     async def refused(*_: object) -> Any:
         closing.append(asyncio.ensure_future(store.close()))
-        await asyncio.sleep(0)
+        await begun.wait()
         raise asyncpg.ReadOnlySQLTransactionError
 
+    monkeypatch.setattr(asyncpg.Pool, "close", told)
     monkeypatch.setattr(postgres, "_fetch", refused)
     with pytest.raises(StoreUnavailable):
         await rotate(store, made)
@@ -187,7 +200,7 @@ async def test_a_statement_that_fails_while_the_store_is_closed_is_told_so(
 async def test_a_refresh_touches_no_index(store: SqlStore) -> None:
     (made,) = await sessions(store, 1)
     assert await rotate(store, made)
-    other = await store._database.connect()  # type: ignore[attr-defined]
+    other = await database(store).connect()
     async with asyncio.timeout(5):
         while not await other.fetchval("SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'"):
             await other.execute("SELECT pg_stat_force_next_flush()")

@@ -20,7 +20,7 @@ from typing import Final
 
 from authwright.domain.errors import InvalidGrant
 from authwright.domain.instant import Instant, after
-from authwright.domain.secrets import ClientId, Digest, SessionId, derive, digest
+from authwright.domain.secrets import SESSION_ID_BYTES, ClientId, Digest, SessionId, derive, digest
 from authwright.domain.session import Session
 from authwright.jose.encoding import b64url_decode, b64url_encode
 from authwright.jose.errors import MalformedToken
@@ -30,8 +30,7 @@ FIRST_GENERATION: Final = 1
 
 _VERSION: Final = 1
 # What stands in front of the HMAC: version, key id, session id, generation, secret.
-_SESSION_ID_BYTES: Final = 22
-_SIGNED: Final = struct.Struct(f">B4s{_SESSION_ID_BYTES}sQ32s")
+_SIGNED: Final = struct.Struct(f">B4s{SESSION_ID_BYTES}sQ32s")
 _LENGTH: Final = len(PREFIX) + 132
 
 
@@ -115,9 +114,9 @@ class RefreshTokens:
     def encode(self, token: RefreshToken) -> str:
         """*token* as clients hold it. Raises ValueError for a session whose id is not of today's length."""
         session = b64url_decode(token.session_id)
-        if len(session) != _SESSION_ID_BYTES:
+        if len(session) != SESSION_ID_BYTES:
             # struct would fill it up or cut it off, and the token would name another session.
-            raise ValueError(f"a session id has {_SESSION_ID_BYTES} bytes")
+            raise ValueError(f"a session id has {SESSION_ID_BYTES} bytes")
         body = _SIGNED.pack(_VERSION, token.key_id, session, token.generation, token.secret)
         return PREFIX + b64url_encode(body + self._macs[token.key_id].digest(body))
 

@@ -27,6 +27,9 @@ CLIENT_KEY_PREFIX: Final = "awk_"
 API_KEY_PREFIX: Final = "awu_"
 RESET_TOKEN_PREFIX: Final = "awp_"  # noqa: S105 - how such tokens begin, and no secret
 
+SESSION_ID_BYTES: Final = 22
+"""48 bits of milliseconds and 128 random ones."""
+
 _KEY = re.compile(r"(aw[kup]_)([A-Za-z0-9_-]{43})([0-9a-f]{8})")
 _SUBJECT = re.compile(r"(?:usr|cli)_[A-Za-z0-9_-]{22}")
 

@@ -60,7 +60,7 @@ class KeySet:
         if key is None:
             key = self._key_for(header)
         raw_payload = b64url_decode(payload)
-        # What was decoded is ASCII, and so are the two dots: what this raises it raises for nothing else.
+        # Both parts of it were decoded, or found among headers that were: they are ASCII.
         key.verify(signed.encode("ascii"), b64url_decode(signature))
         if not known and len(self._headers) < MAX_KNOWN_HEADERS:
             self._headers[header] = key
