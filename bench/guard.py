@@ -23,7 +23,7 @@ from bench.figures import Figure, below, beside, shown, there
 from bench.first_sight import first_sight, verifier
 from bench.servers import Server, authwright
 from bench.service import client_keys, once
-from bench.yardstick import API, ISSUER, ROUNDS, SAID, TRIED, calmly, in_turns, minted
+from bench.yardstick import API, ISSUER, SAID, SHORT_TRIED, calmly, in_turns, minted
 
 SEEN = 100_000
 CALLS = 2_000
@@ -301,7 +301,7 @@ def section() -> tuple[str, list[Figure]]:
             ),
         ]
     said = (
-        f"Microseconds of CPU of the calling thread, medians of those {ROUNDS} of {TRIED} rounds in which the machine "
-        f"was least busy with others' work; what is compared took turns. {SAID}"
+        f"Microseconds of CPU of the calling thread, medians of that quarter of {SHORT_TRIED} rounds in which the "
+        f"machine was least busy with others' work; what is compared took turns. {SAID}"
     )
     return said, figures

@@ -311,8 +311,8 @@ def stuffed() -> list[Figure]:
     return figures
 
 
-SECTION = """Medians of {rounds} rounds. For the CPU of refreshes and logins by key {tried} rounds were tried, and those
-{rounds} count in which the machine was least busy with others' work. CPU is that of all threads of the server process;
+SECTION = """Medians of {rounds} rounds. For the CPU of refreshes and logins by key {tried} rounds were tried, and that
+quarter counts in which the machine was least busy with others' work. CPU is that of all threads of the server process;
 peers ran on the same machine in the same run; the load came over {connections} connections from it, too. A bare ES256
 signature, of which each of these tokens needs one, took {signature:.0f} us of CPU. {said}"""
 

@@ -108,7 +108,10 @@ class Connection:
         while len(self._buffer) < length:
             self._receive()
         body, self._buffer = self._buffer[:length], self._buffer[length:]
-        return int(head[9:12]), json.loads(body)
+        try:
+            return int(head[9:12]), json.loads(body)
+        except ValueError:
+            raise RuntimeError(f"not JSON: {head!r} {body!r}") from None
 
     def _receive(self) -> None:
         data = self._socket.recv(65536)

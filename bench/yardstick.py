@@ -24,6 +24,9 @@ from authwright.jose.sign import Signer
 
 ROUNDS: Final = 5
 TRIED: Final = 20
+"""Rounds of a server under load, which take seconds."""
+SHORT_TRIED: Final = 60
+"""Rounds of work in this process, which take a third of one."""
 PYJWT_ADDS: Final = 30.5
 """Microseconds that PyJWT added to the check of a signature, 26 to 35, where the bounds in microseconds were set."""
 API: Final = "https://api.example.com"
@@ -112,38 +115,42 @@ def same_work() -> float:
     return time.thread_time() - before
 
 
-def calm_rounds(round_: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float]:
+def calm_rounds(round_: Callable[[], dict[str, float]], *, tried: int) -> tuple[dict[str, float], float]:
     """Of each cost of a round the median, and that of how much `slower` the machine was in the very same rounds.
 
-    Of TRIED rounds the ROUNDS count in which the machine was fastest. Others use the same processors. How fast they
-    leave them to us is told by work of our own that is always the same.
+    Of the *tried* ones that quarter counts in which the machine was fastest. Others use the same processors. How fast
+    they leave them to us is told by work of our own that is always the same.
     """
     round_()
     rounds = []
-    for _ in range(TRIED):
+    for _ in range(tried):
         gc.collect()
         work, slow = same_work(), slower()
         costs = round_()
         slow = (slow + slower()) / 2
         rounds.append((max(work, same_work()), slow, costs))
     rounds.sort(key=lambda each: each[0])
-    calm = rounds[:ROUNDS]
+    calm = rounds[: tried // 4]
     medians = {name: statistics.median(costs[name] for *_, costs in calm) for name in calm[0][2]}
     return medians, statistics.median(slow for _, slow, _ in calm)
 
 
 def in_turns(works: dict[str, Work], times: int) -> tuple[dict[str, float], float]:
     """`calm_rounds` of each of *works*; they take turns, so that all meet the same machine."""
-    return calm_rounds(lambda: {name: timed(work, times) for name, work in works.items()})
+    return calm_rounds(lambda: {name: timed(work, times) for name, work in works.items()}, tried=SHORT_TRIED)
 
 
 async def calmly(round_: Callable[[], Coroutine[Any, Any, dict[str, float]]]) -> tuple[dict[str, float], float]:
     """`calm_rounds` of a coroutine on this event loop."""
     loop = asyncio.get_running_loop()
-    return await asyncio.to_thread(calm_rounds, lambda: asyncio.run_coroutine_threadsafe(round_(), loop).result())
+    return await asyncio.to_thread(
+        calm_rounds,
+        lambda: asyncio.run_coroutine_threadsafe(round_(), loop).result(),
+        tried=SHORT_TRIED,
+    )
 
 
 def calmest(round_: Callable[[], float]) -> tuple[float, float]:
-    """`calm_rounds` of one cost."""
-    medians, slow = calm_rounds(lambda: {"": round_()})
+    """`calm_rounds` of one cost of a server under load."""
+    medians, slow = calm_rounds(lambda: {"": round_()}, tried=TRIED)
     return medians[""], slow
