@@ -36,7 +36,7 @@ class Stream:
         self, number: int, *, epoch: str = "e", age_ms: int = 0, at: float | None = None, forgotten: int = 0
     ) -> None:
         at_ms = int((time.monotonic() if at is None else at) * 1000)
-        content = {"cursor": f"{epoch}.{number}.0", "age_ms": age_ms, "at_ms": at_ms, "forgotten": forgotten}
+        content = {"cursor": f"{epoch}.{number}.0", "age_ms": age_ms, "at_ms": at_ms, "forgotten_up_to": forgotten}
         self.say("heartbeat", content)
 
     def say(self, name: str, content: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ class Serverless:
         await _try("events_not_sealed", lambda: server.audit.seal(server.clock))
         await _try("events_not_forgotten", lambda: server.audit.forget(server.clock()))
         await _try("cleanup_failed", lambda: server.cleanup.run(server.clock()))
-        server.revoke.revocations.forget(server.clock())
+        server.revoke.forget(server.clock())
 
 
 async def _try(failure: str, work: Callable[[], Awaitable[object]]) -> None:

@@ -143,7 +143,12 @@ async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(ser
     login = await service.login()
     await service.server.store.users.raise_epoch(login["user_id"], now=service.clock())
     await Revoke(
-        service.server.store, CounterPage(None), Revocations(), Feed(time.monotonic), Metrics(), matters=4000
+        service.server.store,
+        CounterPage(None),
+        Revocations(),
+        Feed(time.monotonic, matters=4000),
+        Metrics(),
+        matters=4000,
     ).start(service.clock())
     await service.server.revoke.catch_up()
     assert await alive(service, login) == (False, False)

@@ -21,6 +21,9 @@ def at(number: int, **more: Any) -> Cursor:
     return Cursor("abc", number, _mark(entry(number, **more)))
 
 
+MATTERS = 100
+
+
 class Time:
     now = 5.0
 
@@ -28,9 +31,17 @@ class Time:
         return self.now
 
 
+def forget(feed: Feed, seconds: float) -> None:
+    """What it lets go of *seconds* after NOW, at which it began."""
+    time = feed._loop_time
+    assert isinstance(time, Time)
+    time.now = Time.now + seconds
+    feed.forget(after(NOW, seconds))
+
+
 @pytest.fixture
 def feed() -> Feed:
-    made = Feed(Time())
+    made = Feed(Time(), matters=MATTERS)
     made.start("abc", [entry(3), entry(7)])
     return made
 
@@ -85,16 +96,16 @@ def test_a_snapshot_is_put_together_once_for_all_who_want_it(feed: Feed) -> None
     feed.apply([entry(8)])
     assert numbers(snapshot()) == [3, 7, 8]
     feed.apply([entry(9, until=after(NOW, 200))])
-    feed.forget(after(NOW, 150))
+    forget(feed, 150)
     assert numbers(snapshot()) == [9]
 
 
 def test_who_missed_what_was_forgotten_gets_a_snapshot(feed: Feed) -> None:
     feed.apply([entry(8, until=after(NOW, 10)), entry(9), entry(10)])
-    feed.forget(after(NOW, 50))
+    forget(feed, 50)
     # The oldest entries still matter, so nothing before them is let go of.
     assert numbers(feed.after(at(7))) == [8, 9, 10]
-    feed.forget(after(NOW, 100))
+    forget(feed, 100)
     news = feed.after(at(7))
     assert news
     assert (news.snapshot, numbers(news)) == (True, [10])
@@ -160,7 +171,7 @@ async def test_whoever_waits_is_woken_by_the_next_entry(feed: Feed) -> None:
 
 def test_its_age_is_that_of_the_last_look_into_the_ledger() -> None:
     time = Time()
-    feed = Feed(time)
+    feed = Feed(time, matters=MATTERS)
     assert feed.age is None
     # As it began: what was written while it was read may be missing.
     begun = feed.now
@@ -186,11 +197,36 @@ def test_what_matters_for_ever_does_not_hold_up_the_forgetting(feed: Feed) -> No
     feed.apply([entry(8, kind="key", target="k", until=FOREVER)])
     feed.apply([entry(number, until=after(NOW, number)) for number in range(9, 60)])
     assert feed.forgotten == 0
-    feed.forget(after(NOW, 200))
-    assert feed.forgotten == after(NOW, 200) // 1_000_000
+    forget(feed, 200)
+    assert feed.forgotten == 58
     assert len(feed._entries) == 1
     assert numbers(feed.after(None)) == [8, 59]
     assert numbers(feed.after(at(57))) == [8, 59]
     assert numbers(feed.after(at(58))) == [59]
     feed.apply([entry(60)])
     assert numbers(feed.after(at(59, until=after(NOW, 59)))) == [60]
+
+
+@pytest.mark.parametrize("wrong", [-7200, 7200])
+def test_r102_a_wall_clock_that_is_wrong_makes_it_let_go_of_nothing_too_early(feed: Feed, wrong: int) -> None:
+    # One that is ahead, here or where an entry was written: each stays for as long as it matters from when it came.
+    feed.apply([entry(8, until=after(NOW, wrong)), entry(9)])
+    feed.forget(after(NOW, 3 * 7200))
+    assert (feed.forgotten, numbers(feed.after(None))) == (0, [3, 7, 8, 9])
+    forget(feed, 99)
+    assert (feed.forgotten, numbers(feed.after(None))) == (0, [3, 7, 8, 9])
+    # And one that was ahead where it was written: the tokens of that machine are good for longer, too.
+    forget(feed, 100)
+    assert feed.forgotten == (8 if wrong < 0 else 7)
+
+
+def test_a_store_that_is_read_anew_has_forgotten_nothing(feed: Feed) -> None:
+    feed.apply([entry(8), entry(9)])
+    forget(feed, 100)
+    assert feed.forgotten == 8
+    feed.start("abc", [entry(8), entry(9)])
+    assert feed.forgotten == 0
+    forget(feed, 199)
+    assert feed.forgotten == 0
+    forget(feed, 200)
+    assert feed.forgotten == 8

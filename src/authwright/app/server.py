@@ -111,7 +111,12 @@ class Server:
             adopt=settings.is_dev,
         )
         self.revoke = Revoke(
-            self.store, self.counter, Revocations(), Feed(time.monotonic), self.metrics, matters=matters
+            self.store,
+            self.counter,
+            Revocations(),
+            Feed(time.monotonic, matters=matters),
+            self.metrics,
+            matters=matters,
         )
         self.usage = Usage(self.store, self.metrics, clock)
         self.usage_report = UsageReport(self.store, self.usage)

@@ -6,7 +6,7 @@ clock is compared to decide a token: a subject's entry names the first epoch tha
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Protocol, get_args
 
 from authwright.domain.instant import Instant
 
@@ -32,6 +32,32 @@ class Revocation:
     number: int = 0
 
 
+_LASTING: Final = 2**62
+"""In the place of a number: matters for ever."""
+
+
+class Caller(Protocol):
+    """What somebody came with that can be withdrawn."""
+
+    @property
+    def session_id(self) -> str | None: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def auth_epoch(self) -> int: ...
+
+    @property
+    def client_id(self) -> str: ...
+
+    @property
+    def token_id(self) -> str: ...
+
+    @property
+    def key_id(self) -> str: ...
+
+
 class Revocations:
     """The entries that still matter, in memory: what a token is held against, in a few look-ups.
 
@@ -39,7 +65,7 @@ class Revocations:
     tokens know when to look again.
     """
 
-    __slots__ = ("_clients", "_epochs", "_keys", "_sessions", "_subjects", "_tokens", "head", "version")
+    __slots__ = ("_clients", "_epochs", "_forgotten", "_keys", "_sessions", "_subjects", "_tokens", "head", "version")
 
     def __init__(self) -> None:
         self.version = 0
@@ -47,12 +73,13 @@ class Revocations:
 
     def _empty(self) -> None:
         self.head = 0
-        # Until when each matters.
-        self._sessions: dict[str, Instant] = {}
-        self._subjects: dict[str, Instant] = {}
-        self._clients: dict[str, Instant] = {}
-        self._tokens: dict[str, Instant] = {}
-        self._keys: dict[str, Instant] = {}
+        self._forgotten = 0
+        # The number of the newest entry of each.
+        self._sessions: dict[str, int] = {}
+        self._subjects: dict[str, int] = {}
+        self._clients: dict[str, int] = {}
+        self._tokens: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
         # Of each subject, the first epoch that is good.
         self._epochs: dict[str, int] = {}
 
@@ -82,11 +109,11 @@ class Revocations:
     def take_over(self, other: "Revocations") -> None:
         """Hold what *other* holds, and nothing else; *other* is not to be used afterwards."""
         self.version += 1
-        self.head = other.head
+        self.head, self._forgotten = other.head, other._forgotten
         self._sessions, self._subjects, self._clients = other._sessions, other._subjects, other._clients
         self._tokens, self._keys, self._epochs = other._tokens, other._keys, other._epochs
 
-    def _of(self, kind: Kind) -> dict[str, Instant]:
+    def _of(self, kind: Kind) -> dict[str, int]:
         if kind == "session":
             return self._sessions
         if kind == "subject":
@@ -97,24 +124,23 @@ class Revocations:
 
     def _add(self, entry: Revocation) -> None:
         table = self._of(entry.kind)
-        table[entry.target] = max(entry.until, table.get(entry.target, entry.until))
+        number = _LASTING if entry.until == FOREVER else entry.number
+        table[entry.target] = max(number, table.get(entry.target, 0))
         if entry.kind == "subject":
             self._epochs[entry.target] = max(entry.epoch, self._epochs.get(entry.target, 0))
         self.version += 1
 
-    def refuses(
-        self, *, session: str | None, subject: str, epoch: int, client: str, token: str, key: str
-    ) -> str | None:
-        """The kind of entry that withdraws a token with these claims, or None."""
-        if session in self._sessions:
+    def refuses(self, caller: Caller) -> str | None:
+        """The kind of entry that withdraws what *caller* came with, or None."""
+        if caller.session_id in self._sessions:
             return "session"
-        if epoch < self._epochs.get(subject, 0):
+        if caller.auth_epoch < self._epochs.get(caller.subject, 0):
             return "subject"
-        if client in self._clients:
+        if caller.client_id in self._clients:
             return "client"
-        if token in self._tokens:
+        if caller.token_id in self._tokens:
             return "token"
-        if key in self._keys:
+        if caller.key_id in self._keys:
             return "key"
         return None
 
@@ -122,11 +148,14 @@ class Revocations:
         """Whether an entry ends this very session, or all of its *subject* at its *epoch*."""
         return session in self._sessions or (subject is not None and epoch < self._epochs.get(subject, 0))
 
-    def forget(self, now: Instant) -> None:
-        """Drop entries that no living token can meet any more."""
+    def forget(self, number: int) -> None:
+        """Drop the entries up to *number*, which no living token can meet any more; none that matters for ever."""
+        if number <= self._forgotten:
+            return
+        self._forgotten = number
         for kind in KINDS:
             table = self._of(kind)
-            for target in [target for target, until in table.items() if until <= now]:
+            for target in [target for target, newest in table.items() if newest <= number]:
                 del table[target]
                 if kind == "subject":
                     del self._epochs[target]

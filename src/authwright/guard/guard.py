@@ -322,7 +322,7 @@ class Guard:
             raise Unauthenticated(error.public, detail=str(error)) from None
 
     def _refuses(self, principal: Principal) -> bool:
-        return principal.withdrawn_by(self._revocations) is not None
+        return self._revocations.refuses(principal) is not None
 
     def _begin(self) -> Life:
         life, loop = self._life, asyncio.get_running_loop()

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from authwright.domain.plan import ADMIN
-from authwright.domain.revocation import Revocations
 
 
 class Principal(NamedTuple):
@@ -34,14 +33,3 @@ class Principal(NamedTuple):
     @property
     def is_admin(self) -> bool:
         return ADMIN in self.scopes
-
-    def withdrawn_by(self, revocations: Revocations) -> str | None:
-        """The kind of entry in *revocations* that withdraws what this caller came with, or None."""
-        return revocations.refuses(
-            session=self.session_id,
-            subject=self.subject,
-            epoch=self.auth_epoch,
-            client=self.client_id,
-            token=self.token_id,
-            key=self.key_id,
-        )

@@ -173,7 +173,7 @@ class Follower:
     def _known_at(self, moment: float, content: dict[str, Any]) -> None:
         self.as_of = max(self.as_of, min(moment, self._time()))
         # What the issuer has forgotten can meet no living token; clocks of this machine decide nothing.
-        self._revocations.forget(Instant(_number(content, "forgotten") * MICROSECONDS))
+        self._revocations.forget(_number(content, "forgotten_up_to"))
         self._on_progress()
 
     def _expect(self, content: dict[str, Any]) -> None:

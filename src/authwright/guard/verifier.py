@@ -118,7 +118,7 @@ class Verifier:
             raise TokenExpired("expired")
         # What was looked up once holds until something is added.
         if version != self.revocations.version:
-            withdrawn = principal.withdrawn_by(self.revocations)
+            withdrawn = self.revocations.refuses(principal)
             if withdrawn is not None:
                 self._forget(token)
                 raise ClaimRefused(f"revoked: {withdrawn}")

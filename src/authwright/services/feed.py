@@ -75,6 +75,7 @@ class CursorAhead(Exception):
 class _Kept(NamedTuple):
     number: int
     until: Instant
+    needed_until: float
     mark: str
     encoded: bytes
 
@@ -82,18 +83,21 @@ class _Kept(NamedTuple):
 class Feed:
     """The newest entries of the ledger, in order. Fed by `services.revoke`, read by any number of followers.
 
-    *loop_time* is a clock that never jumps, in seconds.
+    *loop_time* is a clock that never jumps, in seconds. *matters* is how long (seconds) an entry can meet a living
+    token.
     """
 
-    def __init__(self, loop_time: Callable[[], float]) -> None:
+    def __init__(self, loop_time: Callable[[], float], *, matters: float) -> None:
         self._loop_time = loop_time
+        self._matters = matters
         self._epoch = ""
         self._entries: deque[_Kept] = deque()
         # What matters for ever does not hold up the forgetting of what came after it.
         self._lasting: list[bytes] = []
         self._complete_after = (0, _NO_ENTRY)
         self._head = (0, _NO_ENTRY)
-        self._forgotten = Instant(0)
+        self.forgotten = 0
+        """Entries up to this number can meet no living token any more, but for those that matter for ever."""
         self._read_at: float | None = None
         self._snapshot: tuple[bytes, ...] | None = None
         self._moved = asyncio.Event()
@@ -108,11 +112,6 @@ class Feed:
         return Cursor(self._epoch, *self._head)
 
     @property
-    def forgotten(self) -> int:
-        """Seconds since 1970: what mattered until then at most, nobody needs to remember."""
-        return self._forgotten // MICROSECONDS
-
-    @property
     def age(self) -> float | None:
         """Seconds since the ledger was last read to its end; None if it never was."""
         return None if self._read_at is None else self._loop_time() - self._read_at
@@ -123,6 +122,7 @@ class Feed:
         self._entries.clear()
         self._lasting.clear()
         self._head = (0, _NO_ENTRY)
+        self.forgotten = 0
         self._add(entries)
         # Of what came before the newest entry some was forgotten: nobody who missed it can go on from there.
         self._complete_after = self._head
@@ -140,12 +140,21 @@ class Feed:
         self._read_at = begun
 
     def forget(self, now: Instant) -> None:
-        """Let go of entries that no longer matter at *now*, from the oldest on; never the newest."""
-        self._forgotten = max(self._forgotten, now)
-        while len(self._entries) > 1 and (self._entries[0].until <= now or self._entries[0].until == FOREVER):
-            oldest = self._entries.popleft()
+        """Let go of entries that no longer matter at *now*, from the oldest on; never the newest.
+
+        Wall clocks can be wrong, that of whoever wrote an entry and this one: so each is kept for as long as it can
+        matter, counted from when it came here, too.
+        """
+        steady = self._loop_time()
+        while len(self._entries) > 1:
+            oldest = self._entries[0]
             if oldest.until == FOREVER:
                 self._lasting.append(oldest.encoded)
+            elif oldest.until <= now and oldest.needed_until <= steady:
+                self.forgotten = oldest.number
+            else:
+                break
+            self._entries.popleft()
             self._snapshot = None
             self._complete_after = max(self._complete_after, (oldest.number, oldest.mark))
 
@@ -188,9 +197,10 @@ class Feed:
             pass
 
     def _add(self, entries: Iterable[Revocation]) -> None:
+        needed_until = self._loop_time() + self._matters
         for entry in entries:
             mark = _mark(entry)
-            self._entries.append(_Kept(entry.number, entry.until, mark, _encoded(entry)))
+            self._entries.append(_Kept(entry.number, entry.until, needed_until, mark, _encoded(entry)))
             self._head = (entry.number, mark)
         self._snapshot = None
 

@@ -67,7 +67,7 @@ class Revoke:
         self._seen = self._counter.read()
         self._store_epoch = await self._store.facts.read("store_epoch")
         begun = self.feed.now
-        entries = await self._store.ledger.snapshot(now=now)
+        entries = await self._store.ledger.snapshot()
         self.revocations.start(entries)
         self.feed.start(self._store_epoch or "", entries)
         self.feed.read(begun)
@@ -118,7 +118,7 @@ class Revoke:
                     self.feed.apply(entries)
                 except ValueError:
                     # The store forgot entries this process never saw: begin again from what is kept.
-                    entries = await self._store.ledger.snapshot(now=Instant(0))
+                    entries = await self._store.ledger.snapshot()
                     await self.on_key_withdrawn()
                     self.revocations.start(entries)
                     self.feed.start(self._store_epoch or "", entries)
@@ -134,7 +134,7 @@ class Revoke:
         epoch = await self._store.facts.read("store_epoch")
         log.warning("store_restored")
         anew = await self.on_restore()
-        entries = await self._store.ledger.snapshot(now=Instant(0))
+        entries = await self._store.ledger.snapshot()
         if anew:
             self.revocations.restart(entries)
         else:
@@ -153,7 +153,7 @@ class Revoke:
 
     def still_good(self, caller: Principal) -> bool:
         """Whether nothing that *caller* came with was revoked meanwhile: for what goes on after it was let in."""
-        return caller.withdrawn_by(self.revocations) is None
+        return self.revocations.refuses(caller) is None
 
     def ending(
         self, because: EndReason, now: Instant, *, keep: SessionId | None = None, carry_over: bool = False
@@ -219,11 +219,15 @@ class Revoke:
     def _entry(self, kind: Kind, target: str, epoch: int, reason: str, now: Instant) -> Revocation:
         return Revocation(kind, target, epoch, reason, now, after(now, self._matters))
 
+    def forget(self, now: Instant) -> None:
+        """Let go of what matters no more at *now*, and neither by this process's own count of time."""
+        self.feed.forget(now)
+        self.revocations.forget(self.feed.forgotten)
+
     async def follow(self, clock: Callable[[], Instant], keep_up: Callable[[], Awaitable[None]]) -> None:
         """Poll until cancelled: what other machines wrote is seen within POLL_SECONDS and one read. Each time *keep_up*
         reads what changes beside the ledger."""
         loop = asyncio.get_running_loop()
-        begun, begun_wall = loop.time(), clock()
         forget_due = 0.0
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -236,10 +240,7 @@ class Revoke:
                 # Whatever it is, revocations of other machines must go on being followed.
                 log.exception("follower_failed")
             if loop.time() >= forget_due:
-                # A wall clock that jumped ahead must not make us forget what still matters.
-                elapsed = after(begun_wall, loop.time() - begun)
-                self.revocations.forget(min(clock(), elapsed))
-                self.feed.forget(min(clock(), elapsed))
+                self.forget(clock())
                 forget_due = loop.time() + FORGET_SECONDS
 
 

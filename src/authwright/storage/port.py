@@ -386,8 +386,8 @@ class Ledger(Protocol):
     async def since(self, number: int, *, most: int = 1000) -> Sequence[Revocation]:
         """The entries after *number*, in order, as the primary has them now; at most *most*."""
 
-    async def snapshot(self, *, now: Instant) -> Sequence[Revocation]:
-        """The entries that matter after *now*, and the newest one in any case, in order."""
+    async def snapshot(self) -> Sequence[Revocation]:
+        """All entries that are kept, in order."""
 
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, int]]:
         """UTC day (since 1970) and how many of the entries that are kept were written on it."""

@@ -51,7 +51,7 @@ class RevocationEntry(Answer):
     kind: str = Field(description="session, subject, client, token or key")
     target: str
     epoch: int | None = Field(default=None, description="Of a subject: the first epoch that is still good.")
-    until: int | None = Field(default=None, description="Seconds since 1970 UTC; after it the entry is of no use.")
+    until: int | None = Field(default=None, description="Seconds since 1970 UTC; absent: it matters for ever.")
 
 
 class RevocationNews(Answer):
@@ -63,7 +63,9 @@ class RevocationNews(Answer):
     entries: list[RevocationEntry]
     age_ms: int = Field(description="How long ago the server read its ledger to the end; -1: it cannot.")
     waited_ms: int = Field(description="How long the answer was held back for news.")
-    forgotten: int = Field(description="Seconds since 1970 UTC: the server has let go of what mattered until then.")
+    forgotten_up_to: int = Field(
+        description="Entries up to this number that have an `until` can meet no living token any more."
+    )
 
 
 def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, open_here: bool) -> None:
@@ -110,7 +112,7 @@ def add_revocations(endpoints: Endpoints, *, revoke: Revoke, callers: Callers, o
             "entries": [_EXAMPLE],
             "age_ms": 40,
             "waited_ms": 310,
-            "forgotten": 1794990000,
+            "forgotten_up_to": 9,
         },
     )
 
@@ -124,7 +126,7 @@ async def _news(feed: Feed, cursor: Cursor | None, wait: int) -> bytes:
     if news is None and wait:
         await feed.moved(wait)
         news = feed.after(cursor)
-    head = {"age_ms": _age_ms(feed), "waited_ms": int((feed.now - begun) * 1000), "forgotten": feed.forgotten}
+    head = {"age_ms": _age_ms(feed), "waited_ms": int((feed.now - begun) * 1000), "forgotten_up_to": feed.forgotten}
     news = news or News(feed.cursor, (), False)
     return json.dumps(head)[:-1].encode("ascii") + b"," + news.encoded()[1:]
 
@@ -143,7 +145,7 @@ async def _events(feed: Feed, cursor: Cursor | None, still_good: Callable[[], bo
             # By `at_ms` a follower knows how long this was under way, whatever stands in between.
             readable = feed.now
             beat: dict[str, Any] = {"cursor": str(cursor), "age_ms": _age_ms(feed), "at_ms": int(readable * 1000)}
-            beat["forgotten"] = feed.forgotten
+            beat["forgotten_up_to"] = feed.forgotten
             yield b"event: heartbeat\ndata: %s\n\n" % json.dumps(beat).encode("ascii")
         else:
             # Nothing is said of the ledger; for a while the connection is kept.
