@@ -40,17 +40,17 @@ class Stream:
         self.say("heartbeat", content)
 
     def say(self, name: str, content: dict[str, Any]) -> None:
-        self._write(f"event: {name}\ndata: {json.dumps(content)}\n\n".encode())
+        self.write(f"event: {name}\ndata: {json.dumps(content)}\n\n".encode())
 
     def comment(self) -> None:
-        self._write(b": still here\n\n")
+        self.write(b": still here\n\n")
 
     def close(self) -> None:
         if not self._writer.is_closing():
             self._writer.write(b"0\r\n\r\n")
             self._writer.close()
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         if not self._writer.is_closing():
             self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
 

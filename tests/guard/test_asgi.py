@@ -1,19 +1,25 @@
 """The middleware around apps that do not make it easy: prefixes, deaf apps, streams while nothing is heard."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import httpx2
 import pytest
 from fastapi import Depends, FastAPI, Security
+from starlette.middleware.cors import CORSMiddleware
 
 from authwright.domain.errors import Unauthenticated
+from authwright.domain.instant import Instant
+from authwright.guard import questions
 from authwright.guard.asgi import GuardMiddleware, Rule, StreamEnded
 from authwright.guard.fastapi import Guard, Principal
+from authwright.guard.guard import system_clock
+from authwright.jose.encoding import b64url_decode
 from guarded import until
 from harness import bearer
-from scripted import API, Answer, Scripted, begun, scripted, session
+from scripted import API, Answer, Scripted, begun, heard, scripted, session
 
 
 @pytest.fixture
@@ -76,7 +82,9 @@ async def test_a_prefix_that_the_app_takes_off_opens_no_rule(issuer: Scripted) -
         rules = [Rule("/admin", roles={"admin"})]
         inside.router = app.router
         inside.add_middleware(GuardMiddleware, guard=guard, rules=rules)
-        for protected in (GuardMiddleware(app, guard=guard, rules=rules), inside):
+        behind = CORSMiddleware(CORSMiddleware(app, allow_origins=["https://a.example"]))
+        around = [GuardMiddleware(each, guard=guard, rules=rules) for each in (app, behind)]
+        for protected in (*around, inside):
             async with client(protected) as http:
                 for path in ("/admin", "/api/admin"):
                     assert (await http.get(path, headers=headers)).status_code == 403, path
@@ -180,6 +188,75 @@ async def test_streams_are_looked_at_again_while_nothing_is_heard(issuer: Script
         call.task.cancel()
         with pytest.raises((StreamEnded, asyncio.CancelledError)):
             await call.task
+
+
+async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_one_that_it_does_not(
+    issuer: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("authwright.guard.guard.MOST_QUESTIONS", 8)
+    asked: set[str] = set()
+
+    async def on_introspect(token: str) -> Answer:
+        asked.add(token)
+        await asyncio.sleep(0.15)
+        jti = json.loads(b64url_decode(token.split(".")[1]))["jti"]
+        return issuer.introspection(jti=jti, active=jti not in ("3", "17"))
+
+    issuer.on_introspect = on_introspect
+    async with protecting(issuer, max_staleness=0.5) as guard:
+        stream = await begun(issuer, guard)
+        tokens = [issuer.token(jti=str(number)) for number in range(40)]
+        calls = [Call(GuardMiddleware(streaming, guard=guard), token) for token in tokens]
+        await until(lambda: len(guard._watched) == len(calls))
+        stream.close()
+        await until(lambda: len(asked) == len(calls) and len(guard._watched) == len(calls) - 2)
+        assert [number for number, call in enumerate(calls) if call.task.done()] == [3, 17]
+        # Others ask so much that there is no place for the looks: that ends nothing either.
+        life = guard._life
+        assert life
+        for _ in range(questions.MOST_QUESTIONS):
+            await life.questions._places.acquire()
+        looks, look_at = [], guard._look_at
+
+        async def noted(watched: Any, places: Any) -> None:
+            await look_at(watched, places)
+            looks.append(watched)
+
+        monkeypatch.setattr(guard, "_look_at", noted)
+        await until(lambda: len(looks) > len(calls), 10)
+        assert len(guard._watched) == len(calls) - 2
+        for call in calls:
+            call.task.cancel()
+        await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [(503, False), (200, True)])
+async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
+    issuer: Scripted, status: int, goes_on: bool
+) -> None:
+    async def on_introspect(_: str) -> Answer:
+        return status, issuer.introspection()[1]
+
+    issuer.on_introspect = on_introspect
+    now = [system_clock()]
+    async with protecting(issuer, max_staleness=0.5, leeway=0, clock=lambda: now[0]) as guard:
+        stream = await begun(issuer, guard)
+        call = Call(GuardMiddleware(streaming, guard=guard), issuer.token())
+        await until(lambda: call.sent)
+        now[0] = Instant(now[0] + 301 * 1_000_000)
+        await heard(guard, lambda: stream.heartbeat(5))
+        await guard._look()
+        assert not call.task.done()
+        stream.close()
+        await until(lambda: guard.status.staleness > 0.6)
+        await guard._look()
+        if goes_on:
+            assert [watched.revoked for watched in guard._watched] == [False]
+        else:
+            await until(call.task.done)
+        call.task.cancel()
+        await asyncio.gather(call.task, return_exceptions=True)
 
 
 async def test_a_route_may_say_what_happens_when_nothing_is_heard(issuer: Scripted) -> None:

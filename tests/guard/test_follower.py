@@ -325,3 +325,25 @@ async def test_whatever_goes_wrong_with_keys_the_feed_is_followed(
         await until(lambda: guard.status.revocations == 1)
         with pytest.raises(Unauthenticated):
             await guard.verify(good)
+
+
+@pytest.mark.parametrize(
+    "line", ["retry: 3000", "event: ping\ndata: 2026", "id: x", "data: [1]", "event: later\ndata: {}"]
+)
+async def test_what_somebody_in_between_adds_to_the_stream_says_nothing(issuer: Scripted, line: str) -> None:
+    async with issuer.guard() as guard:
+        stream = await begun(issuer, guard)
+        stream.write(f"{line}\n\n".encode())
+        await heard(guard, lambda: stream.heartbeat(5))
+        stream.entries(6, session(6))
+        await until(lambda: guard.status.revocations == 1)
+        assert guard.status.following
+        assert issuer.streams.empty()
+
+
+async def test_an_event_that_is_no_json_makes_the_guard_begin_again(issuer: Scripted) -> None:
+    async with issuer.guard() as guard:
+        stream = await begun(issuer, guard)
+        stream.write(b"event: entries\ndata: <html>\n\n")
+        again = await ends(stream, issuer, 1)
+        assert again.cursor == "e.5.0"

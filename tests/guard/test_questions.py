@@ -13,6 +13,7 @@ from authwright.guard import Guard, questions
 from authwright.guard import guard as module
 from guarded import until
 from scripted import Answer, Scripted, begun, scripted, session
+from tokens import key
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ async def test_much_to_ask_at_once_opens_no_door(issuer: Scripted, stale: Guard)
             await stale.verify(revoked)
     answers = await asyncio.gather(*crowd, return_exceptions=True)
     # Who had to wait too long is told so; nobody passed unasked.
-    assert {type(answer).__name__ for answer in answers} == {"Principal", "Unavailable"}
+    assert {type(answer).__name__ for answer in answers} == {"Principal", "TooManyQuestions"}
     assert stale.status.alarms == 0
 
 
@@ -141,6 +142,49 @@ async def test_when_nobody_answers_one_at_a_time_tries_again(issuer: Scripted, s
     with pytest.raises(Unauthenticated):
         await stale.verify(issuer.token(jti="revoked"))
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 505, 507, 520, 521, 524, 530])
+async def test_whatever_stands_before_an_issuer_that_is_away_ends_nobodys_work(
+    issuer: Scripted, stale: Guard, status: int
+) -> None:
+    answering(issuer, (status, {}))
+    await stale.verify(issuer.token())
+    assert stale.status.alarms == 1
+
+
+async def test_a_key_that_is_gone_while_a_question_hangs_is_refused(issuer: Scripted, stale: Guard) -> None:
+    hanging, go = asyncio.Event(), asyncio.Event()
+
+    async def on_introspect(_: str) -> Answer:
+        hanging.set()
+        await go.wait()
+        return issuer.introspection()
+
+    async def other_keys() -> Answer:
+        return 200, {"keys": [key("EdDSA").public.jwk()]}  # type: ignore[union-attr]
+
+    issuer.on_introspect, issuer.on_keys = on_introspect, other_keys
+    waiting = asyncio.create_task(stale.verify(issuer.token()))
+    await hanging.wait()
+    assert stale._life
+    assert await stale._life.jwks.fetch()
+    go.set()
+    with pytest.raises(Unauthenticated):
+        await waiting
+
+
+async def test_a_key_set_without_any_key_is_a_fetch_that_failed(issuer: Scripted) -> None:
+    async def none() -> Answer:
+        return 200, {"keys": []}
+
+    async with issuer.guard() as guard:
+        await begun(issuer, guard)
+        await guard.verify(issuer.token())
+        issuer.on_keys = none
+        assert guard._life
+        assert not await guard._life.jwks.fetch()
+        await guard.verify(issuer.token(jti="another"))
 
 
 async def test_what_the_feed_tells_while_a_question_hangs_counts(issuer: Scripted) -> None:
@@ -247,7 +291,7 @@ async def test_keys_that_strangers_make_up_leave_room_for_good_ones(
             await guard.verify(key)
             assert time.monotonic() - asked < 1
         answers = await asyncio.gather(*crowd, return_exceptions=True)
-        assert {type(answer) for answer in answers} <= {Unauthenticated, Unavailable}
+        assert {type(answer) for answer in answers} <= {Unauthenticated, questions.TooManyQuestions}
         assert guard._life
         assert len(guard._life.questions._bad) <= 50
         assert len(guard._life.questions._good) == 1

@@ -47,7 +47,7 @@ class Setup:
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     folder = tmp_path_factory.mktemp("nginx")
-    auth_port, api_port, port = free_port(), free_port(), free_port()
+    auth_port, api_port, port, judged_port = (free_port() for _ in range(4))
     environment = production_environment(
         auth_port, AUTHWRIGHT_MODE="serve", AUTHWRIGHT_AUDIENCES=API, AUTHWRIGHT_HOSTS="auth.example.com"
     )
@@ -56,6 +56,8 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         ("127.0.0.1:8000", f"127.0.0.1:{auth_port}"),
         ("127.0.0.1:9000", f"127.0.0.1:{api_port}"),
         ("listen 8080", f"listen 127.0.0.1:{port}"),
+        ("server 127.0.0.1:8081", f"server 127.0.0.1:{judged_port}"),
+        ("listen 127.0.0.1:8081", f"listen 127.0.0.1:{judged_port}"),
         ("client_header_timeout 10s", "client_header_timeout 1s"),
         ("worker_processes auto;", f"daemon off;\nuser root;\npid {folder}/pid;\nerror_log {folder}/nginx.log;"),
     ):
@@ -154,6 +156,23 @@ def test_a_logout_is_refused_from_the_answer_on(setup: Setup) -> None:
         assert http.get("/", headers=headers).status_code == 200
         assert auth.post("/logout", headers=headers).status_code == 200
         assert http.get("/", headers=headers).status_code == 401
+
+
+def test_r55_a_request_that_began_before_the_logout_and_is_whole_after_it_is_refused(setup: Setup) -> None:
+    token = setup.login()["access_token"]
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 8\r\n\r\nxxxx"
+    with (
+        socket.create_connection(("127.0.0.1", urlsplit(setup.base).port or 0), timeout=5) as whole,
+        socket.create_connection(("127.0.0.1", urlsplit(setup.base).port or 0), timeout=5) as slow,
+    ):
+        slow.sendall(head.encode())
+        # nginx has long read the one when it answers the other.
+        whole.sendall(head.encode() + b"xxxx")
+        assert whole.recv(12) == b"HTTP/1.1 200"
+        with setup.auth.http() as auth:
+            assert auth.post("/logout", headers={"authorization": f"Bearer {token}"}).status_code == 200
+        slow.sendall(b"xxxx")
+        assert slow.recv(12) == b"HTTP/1.1 401"
 
 
 def test_cve_2026_33494_paths_that_could_mean_two_places_are_refused(setup: Setup) -> None:

@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION: Final = 1008
+_MOST_LAYERS: Final = 32
 # Paths that one program reads as another place than the next one does.
 _AMBIGUOUS = re.compile(r"^[^/]|^$|//|\\|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f]")
 
@@ -68,6 +69,9 @@ class GuardMiddleware:
 
     The first of *rules* whose path fits says what else is asked for; without one any valid token passes. An open path
     is compared exactly and as it was sent, before any decoding. The app finds the caller with `caller(scope)`.
+
+    A prefix that *app* takes off the path itself (`root_path`) escapes no rule, also behind middleware that has its
+    app in `.app`; where that has another name, `add_middleware` of the app that has the prefix is the way.
     """
 
     def __init__(
@@ -78,8 +82,7 @@ class GuardMiddleware:
         self._app = app
         self._guard = guard
         self._rules = [_Prepared(rule) for rule in rules]
-        # An app that takes this off a path itself would see another one than the rules do.
-        self._root: str = getattr(app, "root_path", "") or ""
+        self._roots = _roots_of(app)
         self._open = frozenset(path.encode("ascii") for path in open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +129,7 @@ class GuardMiddleware:
         if _AMBIGUOUS.search(path):
             raise InvalidRequest("The path is ambiguous.")
         paths = {path}
-        for root in (scope.get("root_path", ""), self._root):
+        for root in (scope.get("root_path", ""), *self._roots):
             if root and (path == root or path.startswith(root + "/")):
                 paths.add(path[len(root) :])
         fitting = (
@@ -183,6 +186,18 @@ class EnvironmentGuard(GuardMiddleware):
         settings = read_environment(os.environ)
         rules = [Rule("/", scopes=settings.scopes)] if settings.scopes else []
         super().__init__(app, guard=settings.guard(), rules=rules, open_paths=settings.open_paths)
+
+
+def _roots_of(app: Any) -> frozenset[str]:
+    """What *app*, or one behind it, takes off a path itself: that one sees another path than the rules do."""
+    roots = set()
+    for _ in range(_MOST_LAYERS):
+        root = getattr(app, "root_path", None)
+        if isinstance(root, str) and root:
+            roots.add(root)
+        # By this name middleware knows what it stands before.
+        app = getattr(app, "app", None)
+    return frozenset(roots)
 
 
 def caller(scope: Mapping[str, Any]) -> Principal | None:

@@ -21,7 +21,7 @@ from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
 from authwright.guard.life import LOOK_SECONDS, Life, steady_clock
 from authwright.guard.limits import Limits, OnLost, Terms, require_on_lost
 from authwright.guard.principal import Principal
-from authwright.guard.questions import Questions
+from authwright.guard.questions import MOST_QUESTIONS, Questions, TooManyQuestions
 from authwright.guard.status import Status
 from authwright.guard.verifier import MAX_CACHED_BYTES, Verifier
 from authwright.jose.encoding import b64url_decode
@@ -120,6 +120,7 @@ class Guard:
         self.issuer = issuer
         self.audience = audience
         self._on_stale: OnStale = on_stale
+        self._leeway = leeway
         self._max_staleness = max_staleness
         self.accept_keys = accept_keys
         self.limits = limits
@@ -181,14 +182,11 @@ class Guard:
         except UnknownKey as unknown:
             if not await life.jwks.unknown_key():
                 raise Unauthenticated(unknown.public, detail=str(unknown)) from None
-            try:
-                principal = self._judge(token)
-            except UnknownKey as error:
-                raise Unauthenticated(error.public, detail=str(error)) from None
+            principal = self._decide(token)
         if steady_clock() >= self._calm_until:
             await self._despite_staleness(token, on_stale or self._on_stale)
-            # Meanwhile the feed may have come back, and with it what this token was revoked by.
-            principal = self._judge(token)
+            # Meanwhile the feed may have come back, and with it what this token was revoked by; or other keys.
+            principal = self._decide(token)
         return principal
 
     def recall(self, token: str) -> Principal | None:
@@ -321,6 +319,12 @@ class Guard:
         except InvalidToken as error:
             raise Unauthenticated(error.public, detail=str(error)) from None
 
+    def _decide(self, token: str) -> Principal:
+        try:
+            return self._judge(token)
+        except UnknownKey as error:
+            raise Unauthenticated(error.public, detail=str(error)) from None
+
     def _refuses(self, principal: Principal) -> bool:
         return self._revocations.refuses(principal) is not None
 
@@ -378,18 +382,33 @@ class Guard:
         """Look at what goes on, also for what was not heard of."""
         self._end_revoked()
         if steady_clock() >= self._calm_until:
-            await asyncio.gather(*(self._look_at(watched) for watched in self._watched if not watched.revoked))
+            # Each in its turn, however many there are, and half of the places are for those who come anew.
+            places = asyncio.Semaphore(MOST_QUESTIONS // 2)
+            await asyncio.gather(*(self._look_at(watched, places) for watched in self._watched if not watched.revoked))
 
-    async def _look_at(self, watched: Watched) -> None:
+    async def _look_at(self, watched: Watched, places: asyncio.Semaphore) -> None:
         try:
-            await self._despite_staleness(watched.token, watched.on_stale or self._on_stale)
+            async with places:
+                if watched not in self._watched or steady_clock() < self._calm_until:
+                    # It is done, or the feed is back.
+                    return
+                vouched = await self._despite_staleness(watched.token, watched.on_stale or self._on_stale)
+        except TooManyQuestions:
+            # This guard is busy; that says nothing about the caller.
+            return
         except (Unauthenticated, Unavailable):
             watched.end()
-
-    async def _despite_staleness(self, token: str, on_stale: OnStale) -> None:
-        """Return if *token* may pass although revocations may be missing. Raises Unauthenticated, Unavailable."""
-        if on_stale == "allow":
             return
+        if not vouched and watched.principal.expires_at + self._leeway <= self._clock() // MICROSECONDS:
+            # Only a feed that is followed lets anybody go on for longer than a token is good.
+            watched.end()
+
+    async def _despite_staleness(self, token: str, on_stale: OnStale) -> bool:
+        """Return if *token* may pass although revocations may be missing: True, or False if that holds only until it
+        expires, as nobody could be asked. Raises Unauthenticated, Unavailable.
+        """
+        if on_stale == "allow":
+            return True
         if on_stale == "refuse":
             raise Unavailable(detail="revocations were not heard of for too long")
         try:
@@ -402,6 +421,8 @@ class Guard:
             if not self._alarmed:
                 self._alarmed = True
                 log.error("revocations are not followed, and the issuer cannot be asked (%s): tokens pass", away)
+            return False
+        return True
 
     async def _verify_key(self, key: str) -> Principal:
         """Who an API key or a client key speaks for. Raises Unauthenticated, Unavailable."""

@@ -20,8 +20,10 @@ SILENT_SECONDS: Final = 3.5
 MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_VERDICT_BYTES: Final = 64 * 1024
-# Anything else than these and 200 comes from somebody who is there.
-_AWAY: Final = frozenset({500, 502, 503, 504})
+# A proxy or a network of such before an issuer that is away has numbers of its own for it. Anything less, but for
+# 200, comes from somebody who is there.
+_AWAY: Final = 500
+_EVENTS: Final = frozenset({"snapshot", "entries", "heartbeat"})
 
 
 class IssuerAway(Exception):
@@ -121,7 +123,7 @@ class Issuer:
             raise IssuerAway("not started")
         try:
             async with self._http.stream(method, self._base + path, **more) as answer:
-                if answer.status_code in _AWAY:
+                if answer.status_code >= _AWAY:
                     raise IssuerAway(f"{path} answered {answer.status_code}")
                 if answer.status_code != 200:
                     raise IssuerRefuses(f"{path} answered {answer.status_code}", status=answer.status_code)
@@ -137,7 +139,13 @@ class Issuer:
 
 async def _events(answer: httpx2.Response) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     async for event in httpx2.EventSource(answer, max_event_size=MAX_EVENT_BYTES):
-        yield event.event, _object(event.data.encode("utf-8"))
+        # What somebody in between adds, to keep the connection open or to set a pause, says nothing.
+        if event.event in _EVENTS:
+            try:
+                content = _object(event.data.encode("utf-8"))
+            except IssuerRefuses as refused:
+                raise IssuerAway(f"an event makes no sense: {refused}") from None
+            yield event.event, content
 
 
 async def _read(answer: httpx2.Response, most: int) -> bytes:

@@ -94,8 +94,11 @@ class Jwks:
             async with asyncio.timeout(5):
                 document, max_age = await self._issuer.key_set()
             if document != self._document:
-                self.keys = public_keys_from_jwks(document)
-                self._document = document
+                keys = public_keys_from_jwks(document)
+                if self.keys and not keys:
+                    # Keys are withdrawn by the feed. This is somebody who has not found its own yet.
+                    raise InvalidKey("there is none that can be used")
+                self.keys, self._document = keys, document
         except (IssuerAway, IssuerRefuses, InvalidKey, TimeoutError) as error:
             # What was known goes on being used: an issuer that is away ends nobody's work.
             log.warning("the issuer's keys could not be fetched: %s", error or type(error).__name__)

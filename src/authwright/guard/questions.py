@@ -28,6 +28,10 @@ REFUSED_SECONDS: Final = 10.0
 V = TypeVar("V")
 
 
+class TooManyQuestions(Unavailable):
+    """This guard is busy; that says nothing about the issuer, or the token."""
+
+
 class Questions:
     """Asks *client* about tokens of *issuer* for *audience*, on one event loop. *time*: a clock that never jumps."""
 
@@ -52,7 +56,7 @@ class Questions:
     async def ask(self, token: str, seconds: float) -> Principal | None:
         """The issuer's word on *token*, at most *seconds* old; None: not active, or not for this audience.
 
-        Raises IssuerAway, IssuerRefuses; Unavailable if too many questions wait.
+        Raises IssuerAway, IssuerRefuses; TooManyQuestions.
         """
         name, now = _digest(token), self._time()
         known = self._good.get(name)
@@ -84,8 +88,7 @@ class Questions:
             async with asyncio.timeout(WAIT_SECONDS):
                 await places.acquire()
         except TimeoutError:
-            # This guard is busy; that says nothing about the issuer.
-            raise Unavailable(detail="too many questions to the issuer") from None
+            raise TooManyQuestions(detail="too many questions to the issuer") from None
         try:
             begun = self._time()
             answer = await self._answer(token)
