@@ -210,7 +210,13 @@ def test_a_large_body_is_refused_before_it_is_read(proxied: Proxied) -> None:
     "begun",
     [
         pytest.param(b"GET /health HTTP/1.1\r\nHost: auth.exa", id="head"),
-        pytest.param(b"POST /login HTTP/1.1\r\nHost: auth.example.com\r\nContent-Length: 99\r\n\r\nx", id="body"),
+        # Of a type that Authwright waits for: an answer before the body is another story (Go's server then forgets
+        # the time limit now and again).
+        pytest.param(
+            b"POST /login HTTP/1.1\r\nHost: auth.example.com\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+            b"Content-Length: 99\r\n\r\nx",
+            id="body",
+        ),
     ],
 )
 def test_a_slow_client_is_cut_off(proxied: Proxied, begun: bytes) -> None:
