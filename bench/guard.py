@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 import subprocess
 import sys
 import time
@@ -14,77 +13,17 @@ import jwt
 from fastapi import Depends, FastAPI, HTTPException, Security
 from fastapi.security import OAuth2PasswordBearer
 
-from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.guard.asgi import GuardMiddleware
 from authwright.guard.fastapi import Guard, Principal
-from authwright.guard.verifier import _instant
 from authwright.jose.keys import PrivateKey
 from bench.figures import Figure, below, beside, shown, there
-from bench.first_sight import first_sight, verifier
+from bench.seen_before import IN_USE, SEEN
 from bench.servers import Server, authwright
 from bench.service import client_keys, once
-from bench.yardstick import API, ISSUER, SAID, SHORT_TRIED, calmly, in_turns, minted
+from bench.yardstick import API, ISSUER, PROCESSES, SAID, SHORT_TRIED, calmly, in_processes, middle, minted
 
-SEEN = 100_000
 CALLS = 2_000
 REVOKED = 100_000
-MOST = 512 * 1024 * 1024
-
-
-def seen_before() -> list[Figure]:
-    """A token among 100,000 that were seen, each time as a new string, as a request brings it.
-
-    Some of them in use, again and again; or all, one after the other in any order.
-    """
-    now = Instant(int(time.time()) * 1_000_000)
-    key = PrivateKey.generate("ES256")
-    judge = verifier(key, cache_bytes=MOST)
-    some = minted(key, 500, now // 1_000_000)
-    # Other tokens need other signatures: their place is taken by what a verified one leaves behind.
-    for token in some:
-        judge.verify(token, now=now)
-    left = next(iter(judge._young.values()))
-    head = some[0].partition(".")[0]
-    chance = random.Random(1)
-    others = [f"{head}.{chance.randbytes(330).hex()[:440]}.{chance.randbytes(43).hex()}" for _ in range(SEEN)]
-    for other in others:
-        # As they are made within a quarter of an hour.
-        end = _instant(left[1] // MICROSECONDS - chance.randrange(900))
-        judge._remember(other, (tuple.__new__(Principal, left[0]), end, left[2]))
-    needed = frozenset({"predict"})
-    used: list[bytes] = []
-
-    def bring() -> None:
-        for token in used:
-            token.decode("ascii")
-
-    def look() -> None:
-        verify = judge.verify
-        for token in used:
-            # A new string each time, as a request brings it.
-            if not needed <= verify(token.decode("ascii"), now=now).scopes:
-                raise RuntimeError("a scope is missing")
-
-    table = dict.fromkeys(others)
-
-    def bare() -> None:
-        for token in used:
-            table[token.decode("ascii")]
-
-    figures: list[Figure] = []
-    for count in (1_000, SEEN):
-        used[:] = [token.encode("ascii") for token in others[:count]] * (20_000 // count or 1)
-        chance.shuffle(used)
-        costs, slow = in_turns({"bring": bring, "bare": bare, "look": look}, len(used))
-        what = f"{SEEN:,} tokens cached, {count:,} of them in use"
-        figures += [
-            there(
-                f"seen before, with expiry, revocation and scope: {what}", (costs["look"] - costs["bring"], slow), 0.8
-            ),
-            beside("a bare look-up of the same in a dict", costs["bare"] - costs["bring"], "us"),
-        ]
-    return figures
-
 
 Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
@@ -269,14 +208,20 @@ def wait_until_told(server: Server, key: str) -> None:
 
 def section() -> tuple[str, list[Figure]]:
     """What is said above the table, and the table."""
-    first, slow = first_sight()
+    first, slow = middle(in_processes("bench.first_sight.first_sight"), "guard")
     figures = [
         beside("bare check of an ES256 signature by cryptography", first["bare"], "us"),
         there("first sight of a token: added to it by the guard", (first["guard"], slow), 6),
         beside("added by PyJWT", first["PyJWT"], "us"),
         beside("added by joserfc", first["joserfc"], "us"),
-        *seen_before(),
     ]
+    for count, runs in zip(IN_USE, zip(*in_processes("bench.seen_before.seen_before"), strict=True), strict=True):
+        seen, slow = middle(runs, "look")
+        what = f"{SEEN:,} tokens cached, {count:,} of them in use"
+        figures += [
+            there(f"seen before, with expiry, revocation and scope: {what}", (seen["look"], slow), 0.8),
+            beside("a bare look-up of the same in a dict", seen["bare"], "us"),
+        ]
     with authwright(AUTHWRIGHT_AUDIENCES=API, AUTHWRIGHT_ACCESS_TOKEN_SECONDS="3600") as server:
         account = {"username": "bench", "password": "a long and unusual passphrase"}
         once(server, "POST", "/register", body=account)
@@ -302,6 +247,7 @@ def section() -> tuple[str, list[Figure]]:
         ]
     said = (
         f"Microseconds of CPU of the calling thread, medians of that quarter of {SHORT_TRIED} rounds in which the "
-        f"machine was least busy with others' work; what is compared took turns. {SAID}"
+        f"machine was least busy with others' work; what is compared took turns. Of a token by itself the middle of "
+        f"{PROCESSES} processes: how their memory comes to lie makes one some percent slower than the next. {SAID}"
     )
     return said, figures

@@ -6,9 +6,12 @@ docs/decisions/0026-bounds-are-held-beside-a-peer.md.
 
 import asyncio
 import gc
+import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
@@ -27,6 +30,7 @@ TRIED: Final = 20
 """Rounds of a server under load, which take seconds."""
 SHORT_TRIED: Final = 60
 """Rounds of work in this process, which take a third of one."""
+PROCESSES: Final = 5
 PYJWT_ADDS: Final = 30.5
 """Microseconds that PyJWT added to the check of a signature, 26 to 35, where the bounds in microseconds were set."""
 API: Final = "https://api.example.com"
@@ -138,6 +142,24 @@ def calm_rounds(round_: Callable[[], dict[str, float]], *, tried: int) -> tuple[
 def in_turns(works: dict[str, Work], times: int) -> tuple[dict[str, float], float]:
     """`calm_rounds` of each of *works*; they take turns, so that all meet the same machine."""
     return calm_rounds(lambda: {name: timed(work, times) for name, work in works.items()}, tried=SHORT_TRIED)
+
+
+def in_processes(measure: str) -> list[Any]:
+    """What the function *measure*, named with its module, answers in each of PROCESSES new processes.
+
+    Where things come to lie in the memory of a process makes it some percent faster or slower than the next one, for
+    as long as it lives.
+    """
+    module, _, name = measure.rpartition(".")
+    command = [sys.executable, "-c", f"import json, {module}; print(json.dumps({module}.{name}()))"]
+    return [
+        json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(PROCESSES)
+    ]
+
+
+def middle(runs: Sequence[tuple[dict[str, float], float]], name: str) -> tuple[dict[str, float], float]:
+    """That one of *runs* whose cost *name* is the median of all, measured by how slow its machine was."""
+    return sorted(runs, key=lambda run: run[0][name] / run[1])[len(runs) // 2]
 
 
 async def calmly(round_: Callable[[], Coroutine[Any, Any, dict[str, float]]]) -> tuple[dict[str, float], float]:
