@@ -83,7 +83,8 @@ async def test_a_prefix_that_the_app_takes_off_opens_no_rule(issuer: Scripted) -
         inside.router = app.router
         inside.add_middleware(GuardMiddleware, guard=guard, rules=rules)
         behind = CORSMiddleware(CORSMiddleware(app, allow_origins=["https://a.example"]))
-        around = [GuardMiddleware(each, guard=guard, rules=rules) for each in (app, behind)]
+        nested = GuardMiddleware(app, guard=guard)
+        around = [GuardMiddleware(each, guard=guard, rules=rules) for each in (app, behind, nested)]
         for protected in (*around, inside):
             async with client(protected) as http:
                 for path in ("/admin", "/api/admin"):
@@ -204,12 +205,15 @@ async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_
         return issuer.introspection(jti=jti, active=jti not in ("3", "17"))
 
     issuer.on_introspect = on_introspect
-    async with protecting(issuer, max_staleness=0.5) as guard:
+    async with protecting(issuer, max_staleness=60) as guard:
         stream = await begun(issuer, guard)
         tokens = [issuer.token(jti=str(number)) for number in range(40)]
         calls = [Call(GuardMiddleware(streaming, guard=guard), token) for token in tokens]
         await until(lambda: len(guard._watched) == len(calls))
         stream.close()
+        await until(lambda: not guard.status.following)
+        # A minute later.
+        guard._calm_until = float("-inf")
         await until(lambda: len(asked) == len(calls) and len(guard._watched) == len(calls) - 2)
         assert [number for number, call in enumerate(calls) if call.task.done()] == [3, 17]
         # Others ask so much that there is no place for the looks: that ends nothing either.
@@ -231,16 +235,19 @@ async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_
         await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
 
 
-@pytest.mark.parametrize(("status", "goes_on"), [(503, False), (200, True)])
+@pytest.mark.parametrize(("status", "goes_on"), [(503, False), (200, True), ("busy", False)])
 async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
-    issuer: Scripted, status: int, goes_on: bool
+    issuer: Scripted, status: Any, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def busy(*_: Any) -> None:
+        raise questions.TooManyQuestions
+
     async def on_introspect(_: str) -> Answer:
         return status, issuer.introspection()[1]
 
     issuer.on_introspect = on_introspect
     now = [system_clock()]
-    async with protecting(issuer, max_staleness=0.5, leeway=0, clock=lambda: now[0]) as guard:
+    async with protecting(issuer, max_staleness=60, leeway=0, clock=lambda: now[0]) as guard:
         stream = await begun(issuer, guard)
         call = Call(GuardMiddleware(streaming, guard=guard), issuer.token())
         await until(lambda: call.sent)
@@ -248,8 +255,13 @@ async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
         await heard(guard, lambda: stream.heartbeat(5))
         await guard._look()
         assert not call.task.done()
+        assert guard._life
+        if status == "busy":
+            monkeypatch.setattr(guard._life.questions, "ask", busy)
         stream.close()
-        await until(lambda: guard.status.staleness > 0.6)
+        await until(lambda: not guard.status.following)
+        # A minute later.
+        guard._calm_until = float("-inf")
         await guard._look()
         if goes_on:
             assert [watched.revoked for watched in guard._watched] == [False]

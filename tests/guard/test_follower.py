@@ -347,3 +347,24 @@ async def test_an_event_that_is_no_json_makes_the_guard_begin_again(issuer: Scri
         stream.write(b"event: entries\ndata: <html>\n\n")
         again = await ends(stream, issuer, 1)
         assert again.cursor == "e.5.0"
+
+
+async def test_a_heartbeat_without_its_numbers_is_no_progress(issuer: Scripted) -> None:
+    async with issuer.guard() as guard:
+        stream = await asyncio.wait_for(issuer.streams.get(), 5)
+        stream.snapshot(5, session(5))
+        stream.say("heartbeat", {"cursor": "e.5.0", "age_ms": 0, "at_ms": 0})
+        await ends(stream, issuer)
+        # So it comes back the slower the more often this happens.
+        assert guard.status.staleness == float("inf")
+
+
+async def test_an_issuer_that_forgets_more_than_there_is_takes_nothing_back_that_lasts(issuer: Scripted) -> None:
+    async with issuer.guard() as guard:
+        stream = await begun(issuer, guard, {"number": 4, "kind": "key", "target": "k"}, session(5))
+        stream.heartbeat(5, forgotten=2**63)
+        await until(lambda: guard.status.revocations == 1)
+        stream.entries(6, session(6))
+        await until(lambda: guard.status.revocations == 2)
+        await heard(guard, lambda: stream.heartbeat(6, forgotten=5))
+        assert guard.status.revocations == 2

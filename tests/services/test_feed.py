@@ -220,6 +220,12 @@ def test_r102_a_wall_clock_that_is_wrong_makes_it_let_go_of_nothing_too_early(fe
     assert feed.forgotten == (8 if wrong < 0 else 7)
 
 
+def test_an_entry_from_a_clock_that_was_days_ahead_holds_up_no_other(feed: Feed) -> None:
+    feed.apply([entry(8, until=after(NOW, 365 * 86_400)), entry(9), entry(10)])
+    forget(feed, 100)
+    assert (feed.forgotten, numbers(feed.after(None))) == (9, [10])
+
+
 def test_a_store_that_is_read_anew_has_forgotten_nothing(feed: Feed) -> None:
     feed.apply([entry(8), entry(9)])
     forget(feed, 100)

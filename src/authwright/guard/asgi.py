@@ -79,7 +79,7 @@ class GuardMiddleware:
     ) -> None:
         if isinstance(open_paths, str):
             raise ValueError("open_paths is a list")
-        self._app = app
+        self.app = app
         self._guard = guard
         self._rules = [_Prepared(rule) for rule in rules]
         self._roots = _roots_of(app)
@@ -89,12 +89,12 @@ class GuardMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             async with self._guard:
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             return
         if kind not in ("http", "websocket"):
             raise RuntimeError(f"unknown kind of connection: {kind}")
         if self._open and scope.get("raw_path") in self._open:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         guard = self._guard
         try:
@@ -157,7 +157,7 @@ class GuardMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_on)
+            await self.app(scope, receive, send_on)
         except BaseException as error:
             if not watched.revoked or (isinstance(error, asyncio.CancelledError) and watched.task.uncancel() > 0):
                 raise

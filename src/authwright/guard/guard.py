@@ -338,7 +338,15 @@ class Guard:
             limits = None
             if self.limits:
                 limits = Limits(client, audience=self.audience, on_lost=self._on_limits_lost, time=steady_clock)
-            life = Life(client, self._revocations, questions, limits, on_progress=self._progress, look=self._look)
+            life = Life(
+                client,
+                self._revocations,
+                questions,
+                limits,
+                has_secrets=bool(self._secrets),
+                on_progress=self._progress,
+                look=self._look,
+            )
             self._loop, self._life = loop, life
         return life
 
@@ -395,7 +403,7 @@ class Guard:
                 vouched = await self._despite_staleness(watched.token, watched.on_stale or self._on_stale)
         except TooManyQuestions:
             # This guard is busy; that says nothing about the caller.
-            return
+            vouched = False
         except (Unauthenticated, Unavailable):
             watched.end()
             return

@@ -27,10 +27,16 @@ log = logging.getLogger("authwright.guard")
 
 
 class Jwks:
-    """The keys of one issuer. *time* is a clock that never jumps; *on_fetch* is called after each fetch."""
+    """The keys of one issuer. *time* is a clock that never jumps; *on_fetch* is called after each fetch.
 
-    def __init__(self, issuer: Issuer, *, time: Callable[[], float], on_fetch: Callable[[], None]) -> None:
+    *may_be_empty*: the issuer may go over to signing with secrets alone.
+    """
+
+    def __init__(
+        self, issuer: Issuer, *, time: Callable[[], float], on_fetch: Callable[[], None], may_be_empty: bool
+    ) -> None:
         self._issuer = issuer
+        self._may_be_empty = may_be_empty
         self._time = time
         self._on_fetch = on_fetch
         self._document: bytes | None = None
@@ -95,7 +101,7 @@ class Jwks:
                 document, max_age = await self._issuer.key_set()
             if document != self._document:
                 keys = public_keys_from_jwks(document)
-                if self.keys and not keys:
+                if self.keys and not keys and not self._may_be_empty:
                     # Keys are withdrawn by the feed. This is somebody who has not found its own yet.
                     raise InvalidKey("there is none that can be used")
                 self.keys, self._document = keys, document

@@ -28,7 +28,8 @@ steady_clock: Final[Callable[[], float]] = (
 class Life:
     """What belongs to one event loop: the connection to *issuer* and the tasks that keep a guard in step with it.
 
-    *on_progress* is called when keys or revocations were heard of; *look* every LOOK_SECONDS.
+    *has_secrets*: what it publishes may hold no key. *on_progress* is called when keys or revocations were heard of;
+    *look* every LOOK_SECONDS.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Life:
         questions: Questions,
         limits: Limits | None,
         *,
+        has_secrets: bool,
         on_progress: Callable[[], None],
         look: Callable[[], Awaitable[None]],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.issuer = issuer
-        self.jwks = Jwks(issuer, time=steady_clock, on_fetch=on_progress)
+        self.jwks = Jwks(issuer, time=steady_clock, on_fetch=on_progress, may_be_empty=has_secrets)
         self.follower = Follower(
             issuer, revocations, time=steady_clock, on_progress=on_progress, on_keys=self.jwks.fetch_soon
         )

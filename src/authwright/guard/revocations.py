@@ -171,9 +171,9 @@ class Follower:
         return None if self._from is None else self._from.text
 
     def _known_at(self, moment: float, content: dict[str, Any]) -> None:
-        self.as_of = max(self.as_of, min(moment, self._time()))
         # What the issuer has forgotten can meet no living token; clocks of this machine decide nothing.
-        self._revocations.forget(_number(content, "forgotten_up_to"))
+        self._revocations.forget(min(_number(content, "forgotten_up_to"), self._revocations.head))
+        self.as_of = max(self.as_of, min(moment, self._time()))
         self._on_progress()
 
     def _expect(self, content: dict[str, Any]) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from authwright.domain.instant import MICROSECONDS, Instant
+from authwright.domain.instant import MICROSECONDS, Instant, after
 from authwright.domain.revocation import FOREVER, Revocation
 
 MOST_AT_ONCE: Final = 1000
 """Entries in one message of a stream."""
+_MOST_WRONG: Final = 2 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +144,14 @@ class Feed:
         """Let go of entries that no longer matter at *now*, from the oldest on; never the newest.
 
         Wall clocks can be wrong, that of whoever wrote an entry and this one: so each is kept for as long as it can
-        matter, counted from when it came here, too.
+        matter, counted from when it came here, too. An entry from a clock that was days ahead holds up no other one.
         """
         steady = self._loop_time()
         while len(self._entries) > 1:
             oldest = self._entries[0]
             if oldest.until == FOREVER:
                 self._lasting.append(oldest.encoded)
-            elif oldest.until <= now and oldest.needed_until <= steady:
+            elif oldest.needed_until <= steady and not now < oldest.until <= after(now, _MOST_WRONG):
                 self.forgotten = oldest.number
             else:
                 break
