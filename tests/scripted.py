@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from authwright.guard import Guard
 from authwright.jose.sign import Signer
 from guarded import until
-from tokens import key
+from tokens import key, key_pair
 
 API = "https://api.example.com"
 Answer = tuple[int, Any]
@@ -72,7 +72,7 @@ class Scripted:
         return 503, {}
 
     async def _keys(self) -> Answer:
-        return 200, {"keys": [key("ES256").public.jwk()]}  # type: ignore[union-attr]
+        return 200, {"keys": [key_pair("ES256").public.jwk()]}
 
     def token(self, **claims: Any) -> str:
         now = int(time.time())

@@ -16,6 +16,13 @@ def key(alg: Algorithm) -> PrivateKey | SharedSecret:
     return SharedSecret(bytes(range(100, 164)), kid="shared") if alg == "HS256" else PrivateKey.generate(alg)
 
 
+def key_pair(alg: Algorithm) -> PrivateKey:
+    """As `key`, of an algorithm that has a public one."""
+    made = key(alg)
+    assert isinstance(made, PrivateKey)
+    return made
+
+
 def verifying(alg: Algorithm) -> Any:
     signing = key(alg)
     return signing if isinstance(signing, SharedSecret) else signing.public

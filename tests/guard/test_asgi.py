@@ -68,7 +68,7 @@ async def answer(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"reached"})
 
 
-async def test_a_prefix_that_the_app_takes_off_opens_no_rule(issuer: Scripted) -> None:
+async def test_cve_2026_33494_a_prefix_that_the_app_takes_off_opens_no_rule(issuer: Scripted) -> None:
     app, inside = FastAPI(), FastAPI()
     app.root_path = inside.root_path = "/api"
 
@@ -194,13 +194,15 @@ async def test_streams_are_looked_at_again_while_nothing_is_heard(issuer: Script
 async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_one_that_it_does_not(
     issuer: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(questions, "WAIT_SECONDS", 0.1)
+    # Whoever finds no place at once is told that there is much to ask.
+    monkeypatch.setattr(questions, "WAIT_SECONDS", 0)
     monkeypatch.setattr("authwright.guard.guard.MOST_QUESTIONS", 8)
     asked: set[str] = set()
+    answer_them = asyncio.Event()
 
     async def on_introspect(token: str) -> Answer:
         asked.add(token)
-        await asyncio.sleep(0.15)
+        await answer_them.wait()
         jti = json.loads(b64url_decode(token.split(".")[1]))["jti"]
         return issuer.introspection(jti=jti, active=jti not in ("3", "17"))
 
@@ -214,6 +216,8 @@ async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_
         await until(lambda: not guard.status.following)
         # A minute later.
         guard._calm_until = float("-inf")
+        await until(lambda: len(asked) >= 4)
+        answer_them.set()
         await until(lambda: len(asked) == len(calls) and len(guard._watched) == len(calls) - 2)
         assert [number for number, call in enumerate(calls) if call.task.done()] == [3, 17]
         # Others ask so much that there is no place for the looks: that ends nothing either.
@@ -249,8 +253,10 @@ async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
     now = [system_clock()]
     async with protecting(issuer, max_staleness=60, leeway=0, clock=lambda: now[0]) as guard:
         stream = await begun(issuer, guard)
-        call = Call(GuardMiddleware(streaming, guard=guard), issuer.token())
+        issued = now[0] // 1_000_000
+        call = Call(GuardMiddleware(streaming, guard=guard), issuer.token(iat=issued, exp=issued + 300))
         await until(lambda: call.sent)
+        assert call.status == 200
         now[0] = Instant(now[0] + 301 * 1_000_000)
         await heard(guard, lambda: stream.heartbeat(5))
         await guard._look()

@@ -13,7 +13,7 @@ from authwright.guard import Guard, questions
 from authwright.guard import guard as module
 from guarded import until
 from scripted import Answer, Scripted, begun, scripted, session
-from tokens import key
+from tokens import key_pair
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ async def test_whatever_stands_before_an_issuer_that_is_away_ends_nobodys_work(
     assert stale.status.alarms == 1
 
 
-async def test_a_key_that_is_gone_while_a_question_hangs_is_refused(issuer: Scripted, stale: Guard) -> None:
+async def test_r67_a_key_that_is_gone_while_a_question_hangs_is_refused(issuer: Scripted, stale: Guard) -> None:
     hanging, go = asyncio.Event(), asyncio.Event()
 
     async def on_introspect(_: str) -> Answer:
@@ -162,7 +162,7 @@ async def test_a_key_that_is_gone_while_a_question_hangs_is_refused(issuer: Scri
         return issuer.introspection()
 
     async def other_keys() -> Answer:
-        return 200, {"keys": [key("EdDSA").public.jwk()]}  # type: ignore[union-attr]
+        return 200, {"keys": [key_pair("EdDSA").public.jwk()]}
 
     issuer.on_introspect, issuer.on_keys = on_introspect, other_keys
     waiting = asyncio.create_task(stale.verify(issuer.token()))
@@ -175,7 +175,7 @@ async def test_a_key_that_is_gone_while_a_question_hangs_is_refused(issuer: Scri
 
 
 @pytest.mark.parametrize("secrets", [{}, {"hs": "A" * 43}])
-async def test_a_key_set_without_any_key_is_a_fetch_that_failed(issuer: Scripted, secrets: dict[str, str]) -> None:
+async def test_r89_a_key_set_without_any_key_is_a_fetch_that_failed(issuer: Scripted, secrets: dict[str, str]) -> None:
     async def none() -> Answer:
         return 200, {"keys": []}
 

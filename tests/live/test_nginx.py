@@ -158,7 +158,7 @@ def test_a_logout_is_refused_from_the_answer_on(setup: Setup) -> None:
         assert http.get("/", headers=headers).status_code == 401
 
 
-def test_r55_a_request_that_began_before_the_logout_and_is_whole_after_it_is_refused(setup: Setup) -> None:
+def test_r102_a_request_that_began_before_the_logout_and_is_whole_after_it_is_refused(setup: Setup) -> None:
     token = setup.login()["access_token"]
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 8\r\n\r\nxxxx"
     with (

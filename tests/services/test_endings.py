@@ -148,7 +148,6 @@ async def test_a_change_that_a_crash_left_half_is_finished_at_the_next_start(ser
         Revocations(),
         Feed(time.monotonic, matters=4000),
         Metrics(),
-        matters=4000,
     ).start(service.clock())
     await service.server.revoke.catch_up()
     assert await alive(service, login) == (False, False)

@@ -181,7 +181,6 @@ async def test_r57_what_was_revoked_is_refused_by_a_server_that_starts_later(ser
         Revocations(),
         Feed(time.monotonic, matters=4000),
         Metrics(),
-        matters=4000,
     )
     await later.start(service.clock())
     session_id = service.server.keyring.refresh_tokens.decode(login["refresh_token"]).session_id

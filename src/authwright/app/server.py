@@ -116,7 +116,6 @@ class Server:
             Revocations(),
             Feed(time.monotonic, matters=matters),
             self.metrics,
-            matters=matters,
         )
         self.usage = Usage(self.store, self.metrics, clock)
         self.usage_report = UsageReport(self.store, self.usage)

@@ -90,7 +90,7 @@ class Feed:
 
     def __init__(self, loop_time: Callable[[], float], *, matters: float) -> None:
         self._loop_time = loop_time
-        self._matters = matters
+        self.matters = matters
         self._epoch = ""
         self._entries: deque[_Kept] = deque()
         # What matters for ever does not hold up the forgetting of what came after it.
@@ -198,7 +198,7 @@ class Feed:
             pass
 
     def _add(self, entries: Iterable[Revocation]) -> None:
-        needed_until = self._loop_time() + self._matters
+        needed_until = self._loop_time() + self.matters
         for entry in entries:
             mark = _mark(entry)
             self._entries.append(_Kept(entry.number, entry.until, needed_until, mark, _encoded(entry)))

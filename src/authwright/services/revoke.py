@@ -38,15 +38,12 @@ async def _nothing() -> None:
 
 
 class Revoke:
-    """Writes and follows the ledger of one store. *matters* is how long (seconds) an entry can meet a living token."""
+    """Writes and follows the ledger of one store."""
 
-    def __init__(
-        self, store: Store, counter: Counter, revocations: Revocations, feed: Feed, metrics: Metrics, *, matters: float
-    ) -> None:
+    def __init__(self, store: Store, counter: Counter, revocations: Revocations, feed: Feed, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
         self._counter = counter
-        self._matters = matters
         self.revocations = revocations
         self.feed = feed
         self._seen = -1
@@ -74,7 +71,7 @@ class Revoke:
         for subject, epoch in await self._store.sessions.outdated():
             log.warning("ending_repaired", subject=subject)
             await self._end_outdated(subject, epoch, now)
-        for session_id, subject, epoch in await self._store.sessions.ended_since(after(now, -self._matters)):
+        for session_id, subject, epoch in await self._store.sessions.ended_since(after(now, -self.feed.matters)):
             await self._repair(session_id, subject, epoch, now)
 
     @property
@@ -159,7 +156,7 @@ class Revoke:
         self, because: EndReason, now: Instant, *, keep: SessionId | None = None, carry_over: bool = False
     ) -> Ending:
         """What a verb of the store is given that ends sessions and writes the ledger with its change."""
-        return Ending(because, now, after(now, self._matters), keep, carry_over)
+        return Ending(because, now, after(now, self.feed.matters), keep, carry_over)
 
     async def carry_out(self, kind: Kind, verb: Coroutine[Any, Any, T]) -> T:
         """Await *verb*, which was given an `ending`; what it answered.
@@ -208,7 +205,7 @@ class Revoke:
     async def repair_session(self, session: Session, now: Instant) -> None:
         """Write the ledger entry of a *session* that was ended, if it is missing and can still matter."""
         ended = session.revoked_at
-        if ended is not None and now < after(ended, self._matters):
+        if ended is not None and now < after(ended, self.feed.matters):
             await self._repair(session.id, session.subject, session.auth_epoch, now)
 
     async def _repair(self, session_id: SessionId, subject: Subject, epoch: int, now: Instant) -> None:
@@ -217,7 +214,7 @@ class Revoke:
             await self.append(self._entry("session", session_id, 0, "logout", now))
 
     def _entry(self, kind: Kind, target: str, epoch: int, reason: str, now: Instant) -> Revocation:
-        return Revocation(kind, target, epoch, reason, now, after(now, self._matters))
+        return Revocation(kind, target, epoch, reason, now, after(now, self.feed.matters))
 
     def forget(self, now: Instant) -> None:
         """Let go of what matters no more at *now*, and neither by this process's own count of time."""
