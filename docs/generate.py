@@ -125,7 +125,7 @@ The whole surface with bodies and examples is in [`openapi.json`](../../openapi.
 
 ## Refusals
 
-`/token` and `/introspect` answer `{{"error", "error_description", "request_id"}}` (RFC 6749 section 5.2). Everything else answers problem
+`/token`, `/revoke` and `/introspect` answer `{{"error", "error_description", "request_id"}}` (RFC 6749 section 5.2). Everything else answers problem
 details, `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, `request_id` and the stable `error` of this
 table. `request_id` is in the header `X-Request-Id` and in the log, too, as is `trace_id` where requests are traced. What was sent is
 never repeated.
@@ -141,6 +141,7 @@ _EVENTS = {
     "logout": "a session was ended by whoever had it",
     "logout_everywhere": "all sessions of a subject were ended",
     "session_ended": "a session was ended by its owner from another one, or by an administrator",
+    "token_revoked": "a client revoked one access token at `/revoke`; its detail is the token's `jti`",
     "refresh_reused": "a refresh token was used that had been used before; its session is ended",
     "store_rolled_back": "a refresh token or a cursor was seen that is ahead of the store",
     "registered": "somebody made an account",

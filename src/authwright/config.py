@@ -213,7 +213,9 @@ class Settings:
         "info", _choice("debug", "info", "warning", "error"), "Least severe log line that is written."
     )
     cors_origins: tuple[str, ...] = _setting(
-        (), _words, "Origins of web apps in browsers that may read the answers of /token: https://app.example.com."
+        (),
+        _words,
+        "Origins of web apps in browsers that may read the answers of /token and /revoke: https://app.example.com.",
     )
     patience_seconds: int = _setting(
         10, _number(1, 600), "A client that takes longer to send the head of a request is cut off; body: half more."

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from authwright.domain.client import FIRST_PARTY
+from authwright.domain.event import COMMAND_LINE, event
 from authwright.domain.instant import Instant, after
 from authwright.domain.secrets import ClientId, SessionId, Subject
 from authwright.domain.session import EndReason, Session
 from authwright.domain.user import User
-from authwright.storage.port import Ending, Store
+from authwright.storage.port import Ending, EventFilter, Store
 from records import HASH, NOW, client, name, secret, session, user
 
 
@@ -422,6 +423,25 @@ async def test_one_session_ends_with_its_entry_and_a_repeat_adds_none(store: Sto
         assert await store.sessions.end(one.id, because="logout", now=NOW, ending=ending("logout")) is first
     (entry,) = await store.ledger.since(0)
     assert (entry.kind, entry.target) == ("session", one.id)
+
+
+async def test_one_access_token_is_withdrawn_with_its_event_and_its_session_goes_on(store: Store) -> None:
+    ada, scoring = await stored_user(store), client()
+    await store.clients.add(scoring)
+    one = await opened(store, ada.id)
+    told = [event("token_revoked", COMMAND_LINE, now=NOW, subject=each) for each in (ada.id, scoring.id)]
+    withdraw = store.sessions.withdraw_token
+    assert await withdraw("t1", subject=Subject(ada.id), ending=ending("revoked"), event=told[0])
+    assert await withdraw("t2", subject=Subject(scoring.id), ending=ending("revoked"), event=told[1])
+    # Of somebody who is gone all tokens are withdrawn.
+    assert not await withdraw("t3", subject=Subject("usr_gone"), ending=ending("revoked"), event=told[0])
+    assert [(each.kind, each.target, each.number) for each in await store.ledger.since(0)] == [
+        ("token", "t1", 1),
+        ("token", "t2", 2),
+    ]
+    recorded = await store.events.list(EventFilter(kind="token_revoked"), before=None, most=9)
+    assert [each.subject for each in recorded] == [scoring.id, ada.id]
+    assert await store.sessions.find(one.id) == one
 
 
 async def test_nothing_is_written_for_a_change_that_came_too_late(store: Store) -> None:

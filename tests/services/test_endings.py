@@ -85,7 +85,9 @@ async def test_r55_logging_out_everywhere_ends_every_session_and_a_login_under_w
     assert all(session.auth_epoch == epoch for session in sessions)
 
 
-@pytest.mark.parametrize("what", ["password", "logout", "everywhere", "disable", "delete", "key", "reset", "plan"])
+@pytest.mark.parametrize(
+    "what", ["password", "logout", "everywhere", "disable", "delete", "key", "reset", "plan", "token"]
+)
 async def test_what_the_store_refuses_did_not_happen_and_a_repeat_does_all_of_it(
     service: Service, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -108,6 +110,7 @@ async def test_what_the_store_refuses_did_not_happen_and_a_repeat_does_all_of_it
         "key": ("DELETE", f"/me/keys/{key['id']}", {"headers": own}),
         "reset": ("POST", "/reset-password", {"json": {"token": token, "new_password": "test456"}}),
         "plan": ("PATCH", "/users/bholay", {"headers": admin, "json": {"plan": "premium"}}),
+        "token": ("POST", "/revoke", {"data": {"token": other["access_token"]}}),
     }
     method, path, sent = requests[what]
     submit = service.server.store._database._open.writer.submit  # type: ignore[union-attr]
@@ -128,12 +131,12 @@ async def test_what_the_store_refuses_did_not_happen_and_a_repeat_does_all_of_it
     for login in (mine, other, by_key):
         assert (await service.get("/secure-data", login["access_token"])).status_code == 200
     assert (await service.http.request(method, path, **sent)).status_code == 200
-    ended = {"logout": [other], "key": [by_key], "password": [other, by_key], "plan": []}.get(
+    ended = {"logout": [other], "key": [by_key], "password": [other, by_key], "plan": [], "token": []}.get(
         what, [mine, other, by_key]
     )
     for login in ended:
         assert await alive(service, login) == (False, False)
-    if what == "plan":
+    if what in ("plan", "token"):
         assert await alive(service, other) == (False, True)
 
 

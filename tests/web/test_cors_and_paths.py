@@ -20,13 +20,14 @@ async def served(clock: Clock, tmp_path: Path) -> AsyncIterator[Service]:
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
 
 
-async def test_a_listed_origin_may_read_the_answers_of_token(served: Service) -> None:
-    asked = await served.http.options("/token", headers={"origin": APP, **PREFLIGHT})
+@pytest.mark.parametrize("path", ["/token", "/revoke"])
+async def test_a_listed_origin_may_read_the_answers_of_token_and_revoke(served: Service, path: str) -> None:
+    asked = await served.http.options(path, headers={"origin": APP, **PREFLIGHT})
     assert asked.status_code == 200
     assert asked.headers["access-control-allow-origin"] == APP
     assert asked.headers["access-control-allow-methods"] == "POST"
     assert asked.headers["vary"] == "origin"
-    answer = await served.http.post("/token", headers={"origin": APP}, data={"grant_type": "refresh_token"})
+    answer = await served.http.post(path, headers={"origin": APP}, data={"grant_type": "refresh_token"})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (400, APP)
     assert "access-control-allow-credentials" not in answer.headers
 

@@ -39,7 +39,7 @@ def test_every_operation_says_what_it_takes_answers_and_refuses(path: str, metho
     for status, response in operation["responses"].items():
         if not status.startswith("2"):
             (media, content) = next(iter(response["content"].items()))
-            oauth = path in ("/token", "/introspect")
+            oauth = path in ("/token", "/revoke", "/introspect")
             model = "OAuthError" if oauth else "Problem"
             assert content["schema"] == {"$ref": f"#/components/schemas/{model}"}
             assert media == ("application/json" if oauth else "application/problem+json")

@@ -33,6 +33,7 @@ from authwright.web.health import add_health
 from authwright.web.me import Me, add_me
 from authwright.web.oauth.introspect import add_introspect
 from authwright.web.oauth.metadata import add_metadata
+from authwright.web.oauth.revoke import add_revoke
 from authwright.web.oauth.token import add_token
 from authwright.web.reset import add_reset
 from authwright.web.revocations import add_revocations
@@ -149,6 +150,7 @@ def app_of(server: Server) -> FastAPI:
         clock=server.clock,
         open_here=settings.is_dev,
     )
+    add_revoke(endpoints, revoke_token=server.revoke_token, clients=server.clients, clock=server.clock)
     add_allowance(
         endpoints,
         lease=server.lease,

@@ -53,6 +53,7 @@ from authwright.services.refresh import Refresh
 from authwright.services.register import Register, RegistrationRules
 from authwright.services.restore import begin_anew
 from authwright.services.revoke import Revoke
+from authwright.services.revoke_token import RevokeToken
 from authwright.services.throttle import Throttle
 from authwright.services.tokens import Tokens
 from authwright.services.transfer import Transfer
@@ -209,6 +210,9 @@ class Server:
             audiences=audiences,
         )
         self.introspect = Introspect(self.store, self.revoke, self.verify, self.api_keys, audiences=audiences)
+        self.revoke_token = RevokeToken(
+            self.store, self.keyring, self.verify, self.revoke, self.logout, audiences=audiences
+        )
         self.lease = Lease(self.store, self.introspect, self.limits, self.usage)
         self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)

@@ -3,6 +3,7 @@
     Refusal
     ├── InvalidRequest ── PayloadTooLarge, UnsupportedMediaType, HeadersTooLarge
     ├── InvalidGrant, InvalidClient, UnauthorizedClient, UnsupportedGrantType, InvalidScope, InvalidTarget  (RFC 6749)
+    ├── UnsupportedTokenType    a key, where a token is to be revoked (RFC 7009)
     ├── InvalidCredentials      a login that failed, for whatever reason
     ├── Unauthenticated         no usable bearer token (RFC 6750)
     ├── InsufficientScope, Forbidden, PlanNotAvailable, RegistrationClosed, PlanNotSelfService
@@ -84,6 +85,13 @@ class UnauthorizedClient(Refusal):
 
 class UnsupportedGrantType(Refusal):
     code, status, default = "unsupported_grant_type", 400, "This grant type is not supported."
+
+
+class UnsupportedTokenType(Refusal):
+    """RFC 7009 section 2.2.1."""
+
+    code, status = "unsupported_token_type", 400
+    default = "Tokens are revoked here, keys are not: delete an API key, rotate a client key."
 
 
 class InvalidScope(Refusal):

@@ -13,6 +13,7 @@ EventKind = Literal[
     "logout",
     "logout_everywhere",
     "session_ended",
+    "token_revoked",
     "refresh_reused",
     "store_rolled_back",
     "registered",

@@ -21,6 +21,7 @@ EndReason = Literal[
     "key_deleted",
     "evicted",
     "restored",
+    "revoked",
 ]
 
 

@@ -5,7 +5,6 @@ Judged by what the store says now: the ledger is read first, however lately that
 
 from typing import NamedTuple
 
-from authwright.domain.errors import Unauthenticated
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import ClientId, is_key
 from authwright.guard.principal import Principal
@@ -50,9 +49,5 @@ class Introspect:
                 return None
             audiences = tuple(each for each in told if each in found[1])
             return Alive(found[0], audiences) if audiences else None
-        for audience in told:
-            try:
-                return Alive(await self._verify.token(token, audience=audience, now=now), (audience,))
-            except Unauthenticated:
-                continue
-        return None
+        good = await self._verify.at_any(token, now=now, audiences=told)
+        return None if good is None else Alive(good[0], (good[1],))

@@ -1,5 +1,7 @@
 """Judge the tokens presented to the server's own routes: the guard's verifier, fed with the server's own facts."""
 
+from collections.abc import Iterable
+
 import structlog
 
 from authwright.domain.errors import Unauthenticated
@@ -94,6 +96,18 @@ class Verify:
             return _judge(verifier, text, now)
         except UnknownKey as error:
             raise Unauthenticated(error.public, detail=str(error)) from None
+
+    async def at_any(self, text: str, *, now: Instant, audiences: Iterable[str]) -> tuple[Principal, str] | None:
+        """Who *text* speaks for, and at which of *audiences*; None if it is good at none of them.
+
+        Raises StoreUnavailable.
+        """
+        for audience in audiences:
+            try:
+                return await self.token(text, now=now, audience=audience), audience
+            except Unauthenticated:
+                continue
+        return None
 
 
 def _judge(verifier: Verifier, text: str, now: Instant) -> Principal:

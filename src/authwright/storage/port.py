@@ -341,6 +341,13 @@ class Sessions(Protocol):
     ) -> bool:
         """End the session; whether this call did it."""
 
+    async def withdraw_token(
+        self, token_id: str, *, subject: Subject, ending: Ending, event: Event | None = None
+    ) -> bool:
+        """Write the ledger entry of one access token of *subject*, whose sessions all go on; False, and nothing is
+        written, if there is no such subject any more, whose tokens are all withdrawn already.
+        """
+
     async def end_all(
         self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
     ) -> int:

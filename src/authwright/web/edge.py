@@ -31,7 +31,7 @@ _PROBES: Final = frozenset({"/health", "/livez", "/readyz"})
 _ALIVE: Final = frozenset({"/health", "/livez"})
 
 # What web apps in browsers call by themselves (RFC 9700 section 2.6); nothing with cookies, no page, no /admin.
-_CORS: Final = frozenset({"/token"})
+_CORS: Final = frozenset({"/token", "/revoke"})
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"POST"),
     # Swagger UI sends the last one along.

@@ -163,6 +163,16 @@ class MongoSessions:
         await self._outbox.settle(self._sessions, document)
         return True
 
+    async def withdraw_token(
+        self, token_id: str, *, subject: Subject, ending: Ending, event: Event | None = None
+    ) -> bool:
+        # The subject carries what follows: the outbox of a session tells of its login and of its end.
+        holder = self._users if subject.startswith(USER_PREFIX) else self._clients
+        entries = follow_up(event, ending=ending, kind="token", target=token_id)
+        document = await holder.change({"_id": subject}, {"$push": {"outbox": {"$each": entries}}})
+        await self._outbox.settle(holder, document)
+        return document is not None
+
     async def end_all(
         self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
     ) -> int:

@@ -60,6 +60,7 @@ _END_OF_CLIENT = compiled(
     .values(**_ended)
 )
 _CLIENT_ENDED = append_of("client", bindparam("client", type_=Text), literal_column("0"))
+_TOKEN_WITHDRAWN = append_of("token", bindparam("token", type_=Text), literal_column("0"))
 
 
 def _values(ending: Ending) -> dict[str, Any]:
@@ -89,3 +90,8 @@ def client_steps(client: str, subject: str, ending: Ending | None) -> list[Step]
         return []
     values = {"client": client, "subject": subject, **_values(ending)}
     return [(_END_OF_CLIENT, values), (_CLIENT_ENDED, values)]
+
+
+def token_step(token: str, ending: Ending) -> Step:
+    """The step that withdraws one access *token*."""
+    return _TOKEN_WITHDRAWN, {"token": token, **_values(ending)}

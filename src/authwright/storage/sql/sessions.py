@@ -29,7 +29,7 @@ from authwright.domain.instant import Instant
 from authwright.domain.secrets import USER_PREFIX, ClientId, Digest, SessionId, Subject
 from authwright.domain.session import EndReason, Session
 from authwright.storage.port import Ended, Ending, Opened, Passed
-from authwright.storage.sql.endings import session_steps
+from authwright.storage.sql.endings import session_steps, token_step
 from authwright.storage.sql.events import steps_of
 from authwright.storage.sql.statements import Database, Gathered, Row, Statement, compiled
 from authwright.storage.sql.tables import api_keys, clients, events, sessions, users
@@ -237,6 +237,9 @@ _END = compiled(
     .values(**_ended)
     .returning(sessions.c.id)
 )
+_IS_THERE = compiled(
+    union_all(*(select(table.c.id).where(table.c.id == bindparam("subject")) for table in (users, clients)))
+)
 _older = sessions.c.auth_epoch < bindparam("below")
 _KEEP = compiled(
     update(sessions)
@@ -383,6 +386,12 @@ class SqlSessions:
         step = (_END, {"session": session_id, "because": because, "now": now})
         steps = [*session_steps(session_id, ending), *steps_of(event)]
         return bool(await self._database.write_together(step, *steps, guards=1))
+
+    async def withdraw_token(
+        self, token_id: str, *, subject: Subject, ending: Ending, event: Event | None = None
+    ) -> bool:
+        steps = (token_step(token_id, ending), *steps_of(event))
+        return bool(await self._database.write_together((_IS_THERE, {"subject": subject}), *steps, guards=1))
 
     async def end_all(
         self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
