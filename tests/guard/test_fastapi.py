@@ -42,7 +42,7 @@ def protected(guard: Guard) -> FastAPI:
         return caller.plan
 
     @app.get("/premium")
-    async def premium(caller: Annotated[Principal, Depends(guard.requires(plan=["premium", "admin"]))]) -> str:
+    async def premium(caller: Annotated[Principal, Depends(guard.requires(plan="premium,admin"))]) -> str:
         return caller.subject
 
     @app.get("/admin")

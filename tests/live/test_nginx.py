@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,17 @@ class Setup:
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     folder = tmp_path_factory.mktemp("nginx")
     auth_port, api_port, port, judged_port = (free_port() for _ in range(4))
+    plans = folder / "plans.toml"
+    plans.write_text(
+        '[free]\npermissions = ["predict"]\nrate = "unlimited"\n[tiny]\npermissions = ["predict"]\nrate = "2/hour"\n'
+    )
     environment = production_environment(
-        auth_port, AUTHWRIGHT_MODE="serve", AUTHWRIGHT_AUDIENCES=API, AUTHWRIGHT_HOSTS="auth.example.com"
+        auth_port,
+        AUTHWRIGHT_MODE="serve",
+        AUTHWRIGHT_AUDIENCES=API,
+        AUTHWRIGHT_HOSTS="auth.example.com",
+        AUTHWRIGHT_PLANS=str(plans),
+        FORWARDED_ALLOW_IPS="127.0.0.1",
     )
     text = (ROOT / "deploy/nginx.conf").read_text(encoding="utf-8")
     for shipped, here in (
@@ -92,7 +102,11 @@ def test_who_may_pass_is_told_to_the_api_and_nobody_else_is(setup: Setup) -> Non
     nobodys = {"x-auth-user", "x-auth-email", "x-auth-reason", "x-auth-status", "x-forwarded-user", "remote-user"}
     nobodys |= {"x-forwarded-email", "x-forwarded-uri", "x-original-uri", "x-original-url", "x-real-ip", "forwarded"}
     spoofed |= dict.fromkeys(sorted(nobodys - {"x-forwarded-uri", "x-original-uri", "x-original-url"}), "admin")
-    spoofed |= dict.fromkeys(("x-forwarded-uri", "x-original-uri", "x-original-url"), "/spoofed")
+    # One that is ambiguous would be refused, if it came as far as Authwright.
+    spoofed |= dict.fromkeys(
+        ("x-forwarded-uri", "x-original-uri", "x-original-url", "x-envoy-original-path"), "/a/../b"
+    )
+    spoofed |= {"X-Auth-Client": "cli_root", "X-Auth-Scope": "admin", "X-Auth-Username": ""}
     with setup.http() as http:
         for credential in (
             {"authorization": f"Bearer {token}"},
@@ -107,6 +121,9 @@ def test_who_may_pass_is_told_to_the_api_and_nobody_else_is(setup: Setup) -> Non
             assert headers["x-auth-plan"] == "free"
             assert headers["x-auth-roles"] == "user"
             assert re.fullmatch("(usr|cli)_.*", headers["x-auth-subject"])
+            assert re.fullmatch("(usr|cli)_(?!root).*", headers["x-auth-client"])
+            assert headers["x-auth-username"] in ("ada", "scoring")
+            assert headers["x-auth-scope"] in ("account predict", "predict")
             assert (
                 not {"authorization", "x-api-key", "x_auth_subject", "x.auth.subject", "x!auth!subject", *nobodys}
                 & headers.keys()
@@ -122,7 +139,8 @@ def test_refusals_arrive_as_they_were_meant(setup: Setup) -> None:
     with setup.http() as http:
         refused = http.get("/")
         assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")
-        assert refused.headers.get_list("www-authenticate") == [f'Bearer realm="{setup.auth.base}"']
+        realm = f'realm="{setup.auth.base}"'
+        assert refused.headers.get_list("www-authenticate") == [f'Bearer {realm}, Basic {realm}, charset="UTF-8"']
         wrong = http.get("/", headers={"authorization": "Bearer x"})
         assert (wrong.status_code, "invalid_token" in wrong.headers["www-authenticate"]) == (401, True)
         narrow = setup.login(scope="account")["access_token"]
@@ -133,6 +151,48 @@ def test_refusals_arrive_as_they_were_meant(setup: Setup) -> None:
         assert http.get("/", headers={"authorization": f"Bearer {other}"}).status_code == 401
         two = http.get("/", headers={"authorization": "Bearer x", "x-api-key": "y"})
         assert (two.status_code, two.json()["error"]) == (400, "invalid_request")
+        for each in (wrong, refused, two):
+            # All of the answer, as Authwright gives it itself.
+            told = each.json()
+            assert (told["status"], told["type"]) == (each.status_code, f"urn:authwright:error:{told['error']}")
+            assert {"title", "detail", "request_id"} <= told.keys()
+            assert each.headers["content-type"] == "application/problem+json"
+            assert each.headers["cache-control"] == "no-store"
+
+
+def test_what_asks_about_a_request_is_not_for_anybody_to_ask(setup: Setup) -> None:
+    with setup.http() as http:
+        for path in ("/_auth", "/_auth?proxy=nginx"):
+            answer = http.get(path, headers={"authorization": f"Bearer {setup.login()['access_token']}"})
+            assert answer.status_code == 404
+            assert not [name for name in answer.headers if name.startswith("x-auth-")]
+
+
+def test_the_limits_of_a_plan_are_told_and_their_refusal_arrives_whole(setup: Setup) -> None:
+    key = setup.command("clients", "create", "narrow", "--plan", "tiny")["client_key"]
+    with setup.http() as http:
+        answers = [http.get("/", headers={"x-api-key": key}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        for answer in answers:
+            assert answer.headers["ratelimit-policy"] == '"rate";q=2;w=3600'
+            assert answer.headers["ratelimit"].startswith('"rate";r=')
+        told = answers[2].json()
+        assert (told["error"], told["limit"], told["violated-policies"]) == ("limit_exceeded", "rate", ["rate"])
+        assert told["opens_at"]
+        assert 0 < int(answers[2].headers["retry-after"]) <= 3600
+
+
+def test_programs_that_wait_to_be_asked_for_basic_get_through(setup: Setup) -> None:
+    key = setup.command("clients", "create", "old program")["client_key"]
+    done = subprocess.run(
+        [*_CURL, "--anyauth", "-u", f"anything:{key}", setup.base + "/"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "200"
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    passwords.add_password(None, setup.base, "anything", key)
+    opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
+    with opener.open(setup.base + "/", timeout=10) as answer:
+        assert json.load(answer)["headers"]["x-auth-username"] == "old program"
 
 
 def test_what_is_too_large_or_too_slow_ends_at_the_proxy(setup: Setup) -> None:
@@ -200,8 +260,10 @@ def test_cve_2026_33494_paths_that_could_mean_two_places_are_refused(setup: Setu
 def test_a_wrong_key_is_slowed_down_with_its_time(setup: Setup) -> None:
     # Late in this file: afterwards the network is closed for wrong keys for a while.
     with setup.http() as http:
-        for _ in range(200):
-            refused = http.get("/", headers={"x-api-key": new_key(CLIENT_KEY_PREFIX)})
+        for number in range(200):
+            # Whatever network the caller claims to come from.
+            claimed = dict.fromkeys(("x-real-ip", "x-forwarded-for", "forwarded"), f"203.0.113.{number}")
+            refused = http.get("/", headers={"x-api-key": new_key(CLIENT_KEY_PREFIX), **claimed})
             if refused.status_code == 429:
                 break
             assert refused.status_code == 401

@@ -111,13 +111,14 @@ class InvalidCredentials(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """RFC 6750 section 3. Without `error` no credential was sent at all."""
+    """RFC 6750 section 3. Without `error` no credential was sent at all. *basic*: HTTP Basic would do, too."""
 
     code, status, default = "invalid_token", 401, "A valid access token is needed."
 
     def __init__(self, public: str | None = None, *, detail: str = "", presented: bool = True) -> None:
         super().__init__(public, detail=detail)
         self.presented = presented
+        self.basic = False
 
 
 class InsufficientScope(Refusal):

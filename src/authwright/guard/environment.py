@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from authwright.guard.guard import Guard, OnStale
+from authwright.guard.guard import Guard, OnStale, names_in
 
 _PREFIX: Final = "AUTHWRIGHT_GUARD_"
 _NAMES: Final = frozenset(
@@ -42,8 +42,8 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
     """The guard's settings in *environment*. Raises ValueError, which names every problem at once.
 
     AUTHWRIGHT_ISSUER, AUTHWRIGHT_AUDIENCE: as for `Guard`. AUTHWRIGHT_GUARD_KEY, or the file that
-    AUTHWRIGHT_GUARD_KEY_FILE names: its key. AUTHWRIGHT_GUARD_SCOPES: what every path asks for, and
-    AUTHWRIGHT_GUARD_OPEN_PATHS: paths that need no token, both separated by spaces. AUTHWRIGHT_GUARD_ON_STALE:
+    AUTHWRIGHT_GUARD_KEY_FILE names: its key. AUTHWRIGHT_GUARD_SCOPES: what every path asks for, separated by spaces or
+    commas, and AUTHWRIGHT_GUARD_OPEN_PATHS: paths that need no token, separated by spaces. AUTHWRIGHT_GUARD_ON_STALE:
     introspect, allow or refuse. AUTHWRIGHT_GUARD_ACCEPT_KEYS and AUTHWRIGHT_GUARD_LIMITS (spend the caller's allowance
     with the issuer): true or false.
     """
@@ -75,7 +75,7 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
         issuer=environment["AUTHWRIGHT_ISSUER"],
         audience=environment["AUTHWRIGHT_AUDIENCE"],
         key=key,
-        scopes=frozenset(environment.get("AUTHWRIGHT_GUARD_SCOPES", "").split()),
+        scopes=frozenset(names_in(environment.get("AUTHWRIGHT_GUARD_SCOPES", ""))),
         open_paths=tuple(environment.get("AUTHWRIGHT_GUARD_OPEN_PATHS", "").split()),
         on_stale=on_stale,
         accept_keys=switches["AUTHWRIGHT_GUARD_ACCEPT_KEYS"],

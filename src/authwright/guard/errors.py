@@ -51,9 +51,11 @@ def refusal_headers(refusal: Refusal, *, realm: str) -> dict[str, str]:
 def _challenge(refusal: Refusal, realm: str) -> str | None:
     """The WWW-Authenticate header (RFC 6750 section 3, RFC 6749 section 5.2)."""
     if isinstance(refusal, Unauthenticated):
-        if not refusal.presented:
-            return f'Bearer realm="{realm}"'
-        return f'Bearer realm="{realm}", error="invalid_token", error_description="{refusal.public}"'
+        bearer = f'Bearer realm="{realm}"'
+        if refusal.presented:
+            bearer += f', error="invalid_token", error_description="{refusal.public}"'
+        # In one line: of two some proxies pass on one.
+        return f'{bearer}, Basic realm="{realm}", charset="UTF-8"' if refusal.basic else bearer
     if isinstance(refusal, InsufficientScope):
         return f'Bearer realm="{realm}", error="insufficient_scope", scope="{refusal.scope}"'
     if isinstance(refusal, InvalidClient):

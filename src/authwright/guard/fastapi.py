@@ -25,7 +25,7 @@ from authwright.domain.errors import Refusal, Unauthenticated
 from authwright.guard import guard as core
 from authwright.guard.credential import credential
 from authwright.guard.errors import refusal_headers
-from authwright.guard.guard import OnStale, require_on_stale
+from authwright.guard.guard import OnStale, names_in, require_on_stale
 from authwright.guard.principal import Principal
 
 __all__ = ["Guard", "OnStale", "Principal"]
@@ -63,6 +63,8 @@ class Guard(core.Guard, SecurityBase):
         cost: int = 1,
     ) -> "Requirement":
         """A dependency that asks for more: all of *scope*, one of *plan*, one of *role*; *on_stale* for this route.
+
+        Several are given as a list, or in one text with spaces or commas.
 
         *cost*: units that a call costs, of a guard with *limits*.
         """
@@ -148,4 +150,4 @@ class Requirement(SecurityBase):
 def _names(given: str | Iterable[str] | None) -> frozenset[str] | None:
     if given is None:
         return None
-    return frozenset(given.split() if isinstance(given, str) else given)
+    return frozenset(names_in(given) if isinstance(given, str) else given)

@@ -461,5 +461,10 @@ def require_on_stale(on_stale: str) -> None:
         raise ValueError(f"on_stale is {_either(get_args(OnStale))}")
 
 
+def names_in(text: str) -> list[str]:
+    """The names in *text*, of scopes, plans or roles, separated by spaces or commas."""
+    return text.replace(",", " ").split()
+
+
 def _either(names: Any) -> str:
     return " or ".join(repr(name) for name in sorted(names))

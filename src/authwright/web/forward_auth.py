@@ -1,14 +1,15 @@
 """/forward-auth: may this request pass? Asked by a proxy before each request to something that knows no tokens.
 
 The policy (`audience`, `scope`, `plan`) is the proxy's, in the query; Envoy, which puts the path of the request behind
-a prefix of its own and keeps its query, has it in the prefix instead. nginx makes 500 of what is not 2xx, 401 or 403:
-`proxy=nginx` answers those only, and says in headers what else it would have been.
+a prefix of its own and keeps its query, has it in the prefix instead. nginx makes 500 of what is not 2xx, 401 or 403,
+and drops the body: `proxy=nginx` answers those only, and says in headers what the whole answer would have been.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any, Final, Literal
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from pydantic import Field
 
@@ -33,7 +34,18 @@ from authwright.services.limits import Limits
 from authwright.services.verify import Verify
 from authwright.storage.port import StoreUnavailable
 from authwright.web.caller import origin_of
-from authwright.web.endpoint import Answer, Body, Brake, Call, Endpoints, Reply, parameters_of, query_as, refusal_reply
+from authwright.web.endpoint import (
+    Answer,
+    Body,
+    Brake,
+    Call,
+    Endpoints,
+    HeaderTable,
+    Reply,
+    parameters_of,
+    query_as,
+    refusal_reply,
+)
 from authwright.web.limits import charge
 
 # Where proxies say which path was asked for.
@@ -49,8 +61,8 @@ class Policy(Body):
     """What the proxy asks for."""
 
     audience: str | None = Field(default=None, description="The API that a token must be for; else the issuer.")
-    scope: str | None = Field(default=None, description="Scopes that are all needed, separated by spaces.")
-    plan: str | None = Field(default=None, description="Plans of which one is needed, separated by commas.")
+    scope: str | None = Field(default=None, description="Scopes that are all needed, separated by spaces or commas.")
+    plan: str | None = Field(default=None, description="Plans of which one is needed, separated by spaces or commas.")
     proxy: Literal["nginx"] | None = Field(default=None, description="Answer with 200, 401 and 403 only.")
 
 
@@ -80,12 +92,15 @@ class ForwardAuth:
         self._limits = limits
         self._realm = realm
 
-    async def answer(self, call: Call, policy: Policy, path: str | None) -> Reply:
-        """Whether *call* satisfies *policy*, for a request to *path*."""
+    async def answer(self, call: Call, policy: bytes, path: str | None) -> Reply:
+        """Whether *call* satisfies *policy*, as it stands in a query, for a request to *path*."""
         try:
-            principal = await self._judge(call, policy, path)
+            principal = await self._judge(call, _policy(policy), path)
         except (Refusal, StoreUnavailable) as refusal:
-            if policy.proxy is None:
+            if isinstance(refusal, Unauthenticated):
+                refusal.basic = _may_try_basic(call)
+            # Also where the policy itself is at fault.
+            if b"proxy=nginx" not in policy.split(b"&"):
                 raise
             if isinstance(refusal, TooManyAttempts):
                 await self._brake.hold()
@@ -108,18 +123,24 @@ class ForwardAuth:
         else:
             principal = await self._verify.token(presented, now=self._clock(), audience=audience)
         call.scope["authwright.caller"] = principal
-        await charge(call, principal, self._limits, now=self._clock())
-        if policy.scope is not None and not parse_scope(policy.scope) <= principal.scopes:
-            raise InsufficientScope(policy.scope)
-        if policy.plan is not None and principal.plan not in policy.plan.split(","):
+        if policy.scope is not None:
+            needed = parse_scope(policy.scope.replace(",", " "))
+            if not needed <= principal.scopes:
+                raise InsufficientScope(format_scope(needed))
+        if policy.plan is not None and principal.plan not in re.split("[ ,]", policy.plan):
             raise Forbidden("Your plan does not include this.", detail="plan")
+        await charge(call, principal, self._limits, now=self._clock())
         return principal
 
     def _for_nginx(self, refusal: Refusal | StoreUnavailable, call: Call) -> Reply:
         reply = refusal_reply(refusal, oauth=False, request_id=call.request_id, realm=self._realm)
         code = refusal.code if isinstance(refusal, Refusal) else Unavailable.code
         status = reply.status if reply.status in (401, 403) else 403
-        told = ((b"x-auth-status", b"%d" % reply.status), (b"x-auth-reason", code.encode("ascii")))
+        told = (
+            (b"x-auth-status", b"%d" % reply.status),
+            (b"x-auth-reason", code.encode("ascii")),
+            (b"x-auth-body", json.dumps(json.loads(reply.body)).encode("ascii")),
+        )
         return Reply(status, reply.body, (*reply.headers, *told))
 
 
@@ -144,14 +165,26 @@ def _policy(encoded: bytes) -> Policy:
     """The policy in *encoded*. Raises InvalidRequest for one that is there but empty, as a variable may have been."""
     given = parameters_of(encoded, blank=True)
     policy = query_as(Policy, given)
-    if any(not value.strip() for value in given.values()) or (policy.plan and "" in policy.plan.split(",")):
+    if any("" in re.split("[ ,]", value) for value in given.values()):
         raise InvalidRequest("A part of the policy is empty.")
     return policy
 
 
+def _may_try_basic(call: Call) -> bool:
+    # Not a page in a browser, which would ask its user for a password, nor who knows something better.
+    headers: HeaderTable = call.scope["authwright.headers"]
+    scheme = (call.header(b"authorization") or "").partition(" ")[0].lower()
+    return scheme != "bearer" and not {b"x-api-key", b"sec-fetch-mode"} & headers.keys()
+
+
 def _is_ambiguous(path: str) -> bool:
     path = path.partition("?")[0]
-    return _ENCODED.search(path) is not None or _AMBIGUOUS.search(unquote(path)) is not None
+    try:
+        decoded = unquote_to_bytes(path.encode("latin-1")).decode("utf-8")
+    except UnicodeError:
+        # Overlong forms of dots and slashes are no UTF-8, and dots and slashes to somebody.
+        return True
+    return not path.startswith("/") or _ENCODED.search(path) is not None or _AMBIGUOUS.search(decoded) is not None
 
 
 def add_forward_auth(endpoints: Endpoints, forward_auth: ForwardAuth) -> None:
@@ -161,7 +194,7 @@ def add_forward_auth(endpoints: Endpoints, forward_auth: ForwardAuth) -> None:
         """Whether the request that carries these headers may pass: 200 with the caller in `X-Auth-...` headers, or
         the refusal. The credential is a bearer token, or a key: as bearer, as `X-API-Key`, as password of HTTP Basic.
         """
-        return await forward_auth.answer(call, _policy(call.scope["query_string"]), None)
+        return await forward_auth.answer(call, call.scope["query_string"], None)
 
     async def by_prefix(call: Call) -> Reply:
         """The same for Envoy: the policy is the part of the path after `/forward-auth/` (`-` for none)."""
@@ -170,8 +203,7 @@ def add_forward_auth(endpoints: Endpoints, forward_auth: ForwardAuth) -> None:
         encoded, _, path = rest.partition(b"/")
         if not prefix or not encoded:
             raise InvalidRequest("The policy is missing.")
-        policy = Policy() if encoded == b"-" else _policy(encoded)
-        return await forward_auth.answer(call, policy, "/" + path.decode("latin-1"))
+        return await forward_auth.answer(call, b"" if encoded == b"-" else encoded, "/" + path.decode("latin-1"))
 
     described: dict[str, Any] = {
         "summary": "May this request pass?",
