@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from authwright.domain.errors import Unauthenticated
 from authwright.domain.instant import Instant
+from authwright.domain.secrets import API_KEY_PREFIX, new_key
 from authwright.guard import questions
 from authwright.guard.asgi import GuardMiddleware, Rule, StreamEnded
 from authwright.guard.fastapi import Guard, Principal
@@ -274,6 +275,37 @@ async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
         else:
             await until(call.task.done)
         call.task.cancel()
+        await asyncio.gather(call.task, return_exceptions=True)
+
+
+async def test_a_stream_of_a_key_goes_on_unvouched_for_as_long_as_that_of_a_token(issuer: Scripted) -> None:
+    now = [system_clock()]
+    issued = now[0] // 1_000_000
+
+    async def on_introspect(_: str) -> Answer:
+        # A key is good for years, and its stream is not, if nobody can be asked.
+        return issuer.introspection(iat=issued, exp=issued + 10**8)
+
+    issuer.on_introspect = on_introspect
+    options = {"max_staleness": 60, "leeway": 0, "max_lifetime": 300, "accept_keys": True, "clock": lambda: now[0]}
+    async with protecting(issuer, **options) as guard:
+        stream = await begun(issuer, guard)
+        call = Call(GuardMiddleware(streaming, guard=guard), new_key(API_KEY_PREFIX))
+        await until(lambda: call.sent)
+        assert call.status == 200
+        issuer.on_introspect = issuer._nothing
+        stream.close()
+        await until(lambda: not guard.status.following)
+        assert guard._life
+        guard._life.questions._good.clear()
+        # A minute later, and nobody vouches for the key.
+        now[0] = Instant(now[0] + 299 * 1_000_000)
+        guard._calm_until = float("-inf")
+        await guard._look()
+        assert [watched.revoked for watched in guard._watched] == [False]
+        now[0] = Instant(now[0] + 2 * 1_000_000)
+        await guard._look()
+        await until(call.task.done)
         await asyncio.gather(call.task, return_exceptions=True)
 
 

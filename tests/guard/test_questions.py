@@ -271,6 +271,60 @@ async def test_a_key_whose_word_is_older_than_the_feed_is_asked_about_again(issu
             await guard.verify(key)
 
 
+@pytest.mark.parametrize(("policy", "seconds"), [("introspect", 1.0), ("allow", 10.0), ("refuse", None)])
+async def test_what_a_route_does_when_nothing_is_heard_holds_for_keys(
+    issuer: Scripted, policy: Any, seconds: float | None
+) -> None:
+    key = new_key(API_KEY_PREFIX)
+    asked = known_key(issuer, key)
+    async with issuer.guard(accept_keys=True, max_staleness=60) as guard:
+        stream = await begun(issuer, guard)
+        await guard.verify(key, on_stale=policy)
+        assert len(asked) == 1
+        life = guard._life
+        assert life
+        stream.close()
+        await until(lambda: not guard.status.following)
+        # A minute later.
+        guard._calm_until = float("-inf")
+        now = [life.questions._time()]
+        life.questions._time = lambda: now[0]
+        if seconds is None:
+            with pytest.raises(Unavailable):
+                await guard.verify(key, on_stale=policy)
+            assert len(asked) == 1
+            return
+        # The word of before counts for as long as the route says, and then the issuer is asked.
+        now[0] += seconds - 0.5
+        await guard.verify(key, on_stale=policy)
+        assert len(asked) == 1
+        now[0] += 1
+        await guard.verify(key, on_stale=policy)
+        assert len(asked) == 2
+        # Nobody but the issuer knows a key.
+        now[0] += seconds + 1
+        answering(issuer, (503, {}))
+        with pytest.raises(Unavailable):
+            await guard.verify(key, on_stale=policy)
+
+
+async def test_a_key_is_asked_about_again_once_something_of_it_is_revoked(issuer: Scripted) -> None:
+    key = new_key(CLIENT_KEY_PREFIX)
+    asked = known_key(issuer, key, auth_epoch=1)
+    async with issuer.guard(accept_keys=True) as guard:
+        stream = await begun(issuer, guard)
+        await guard.verify(key)
+        await guard.verify(key)
+        assert len(asked) == 1
+        # As after a change of plan: the key goes on, with what it has now.
+        stream.entries(6, {"number": 6, "kind": "subject", "target": "usr_1", "epoch": 2, "until": 2**33})
+        await until(lambda: guard.status.revocations == 1)
+        asked = known_key(issuer, key, auth_epoch=2, scope="predict analytics")
+        assert (await guard.verify(key)).scopes == {"predict", "analytics"}
+        await guard.verify(key)
+        assert len(asked) == 1
+
+
 async def test_keys_that_strangers_make_up_leave_room_for_good_ones(
     issuer: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
             AUTHWRIGHT_GUARD_SCOPES="predict",
             AUTHWRIGHT_GUARD_ACCEPT_KEYS="true",
             AUTHWRIGHT_GUARD_LIMITS="true",
+            AUTHWRIGHT_GUARD_METRICS_PATH="/guard-metrics",
             LITELLM_MASTER_KEY="sk-of-the-proxy-itself",
             LITELLM_LOCAL_MODEL_COST_MAP="True",
         )
@@ -96,3 +97,11 @@ def test_nobody_else_is_let_through_and_a_logout_is_honoured(setup: Setup) -> No
     ended = time.monotonic()
     while setup.ask(login["access_token"]).status_code != 401:
         assert time.monotonic() < ended + 1
+
+
+def test_what_the_guard_knows_of_itself_can_be_read(setup: Setup) -> None:
+    assert setup.ask(setup.login()["access_token"]).status_code in (200, 429)
+    answer = httpx2.get(f"{setup.base}/guard-metrics", follow_redirects=True)
+    assert (answer.status_code, answer.headers["content-type"][:10]) == (200, "text/plain")
+    labels = f'{{issuer="{setup.auth.base}",audience="{MODELS}"}}'
+    assert f"authwright_guard_following{labels} 1\n" in answer.text

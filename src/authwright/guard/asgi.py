@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION: Final = 1008
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MOST_LAYERS: Final = 32
 # Paths that one program reads as another place than the next one does.
 _AMBIGUOUS = re.compile(r"^[^/]|^$|//|\\|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f]")
@@ -70,12 +71,20 @@ class GuardMiddleware:
     The first of *rules* whose path fits says what else is asked for; without one any valid token passes. An open path
     is compared exactly and as it was sent, before any decoding. The app finds the caller with `caller(scope)`.
 
+    At *metrics_path*, compared likewise, everybody may read `Guard.exposition`.
+
     A prefix that *app* takes off the path itself (`root_path`) escapes no rule, also behind middleware that has its
     app in `.app`; where that has another name, `add_middleware` of the app that has the prefix is the way.
     """
 
     def __init__(
-        self, app: ASGIApp, *, guard: Guard, rules: Sequence[Rule] = (), open_paths: Iterable[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        guard: Guard,
+        rules: Sequence[Rule] = (),
+        open_paths: Iterable[str] = (),
+        metrics_path: str | None = None,
     ) -> None:
         if isinstance(open_paths, str):
             raise ValueError("open_paths is a list")
@@ -84,6 +93,7 @@ class GuardMiddleware:
         self._rules = [_Prepared(rule) for rule in rules]
         self._roots = _roots_of(app)
         self._open = frozenset(path.encode("ascii") for path in open_paths)
+        self._metrics_path = None if metrics_path is None else metrics_path.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -97,6 +107,9 @@ class GuardMiddleware:
             await self.app(scope, receive, send)
             return
         guard = self._guard
+        if self._metrics_path is not None and scope.get("raw_path") == self._metrics_path and kind == "http":
+            await metrics_of(guard)(scope, receive, send)
+            return
         try:
             rules = self._rules_of(scope) if self._rules else ()
             on_stale = next((rule.on_stale for rule in rules if rule.on_stale is not None), None)
@@ -185,7 +198,24 @@ class EnvironmentGuard(GuardMiddleware):
     def __init__(self, app: ASGIApp) -> None:
         settings = read_environment(os.environ)
         rules = [Rule("/", scopes=settings.scopes)] if settings.scopes else []
-        super().__init__(app, guard=settings.guard(), rules=rules, open_paths=settings.open_paths)
+        super().__init__(
+            app,
+            guard=settings.guard(),
+            rules=rules,
+            open_paths=settings.open_paths,
+            metrics_path=settings.metrics_path,
+        )
+
+
+def metrics_of(guard: Guard) -> ASGIApp:
+    """An ASGI app that answers every request with what Prometheus reads of *guard*."""
+
+    async def metrics(_scope: Scope, _receive: Receive, send: Send) -> None:
+        body = guard.exposition().encode("utf-8")
+        headers = {"content-type": EXPOSITION, "content-length": str(len(body)), "cache-control": "no-store"}
+        await _send(send, "http.response", 200, headers, body)
+
+    return metrics
 
 
 def _roots_of(app: Any) -> frozenset[str]:
@@ -221,6 +251,10 @@ async def _refuse(refusal: Refusal, realm: str, scope: Scope, send: Send) -> Non
         "cache-control": "no-store",
         **refusal_headers(refusal, realm=realm),
     }
+    await _send(send, prefix, refusal.status, headers, body)
+
+
+async def _send(send: Send, prefix: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
     raw = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-    await send({"type": f"{prefix}.start", "status": refusal.status, "headers": raw})
+    await send({"type": f"{prefix}.start", "status": status, "headers": raw})
     await send({"type": f"{prefix}.body", "body": body})

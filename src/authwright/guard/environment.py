@@ -5,11 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from authwright.guard.guard import Guard, OnStale, names_in
+from authwright.guard.guard import MAX_STALENESS, Guard, OnStale, names_in
 
 _PREFIX: Final = "AUTHWRIGHT_GUARD_"
 _NAMES: Final = frozenset(
-    _PREFIX + name for name in ("KEY", "KEY_FILE", "SCOPES", "OPEN_PATHS", "ON_STALE", "ACCEPT_KEYS", "LIMITS")
+    _PREFIX + name
+    for name in (
+        "KEY",
+        "KEY_FILE",
+        "SCOPES",
+        "OPEN_PATHS",
+        "METRICS_PATH",
+        "ON_STALE",
+        "MAX_STALENESS",
+        "ACCEPT_KEYS",
+        "LIMITS",
+    )
 )
 
 
@@ -22,7 +33,9 @@ class GuardSettings:
     key: str | None = field(repr=False)
     scopes: frozenset[str]
     open_paths: tuple[str, ...]
+    metrics_path: str | None
     on_stale: OnStale
+    max_staleness: float
     accept_keys: bool
     limits: bool
 
@@ -33,6 +46,7 @@ class GuardSettings:
             audience=self.audience,
             key=self.key,
             on_stale=self.on_stale,
+            max_staleness=self.max_staleness,
             accept_keys=self.accept_keys,
             limits=self.limits,
         )
@@ -44,8 +58,9 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
     AUTHWRIGHT_ISSUER, AUTHWRIGHT_AUDIENCE: as for `Guard`. AUTHWRIGHT_GUARD_KEY, or the file that
     AUTHWRIGHT_GUARD_KEY_FILE names: its key. AUTHWRIGHT_GUARD_SCOPES: what every path asks for, separated by spaces or
     commas, and AUTHWRIGHT_GUARD_OPEN_PATHS: paths that need no token, separated by spaces. AUTHWRIGHT_GUARD_ON_STALE:
-    introspect, allow or refuse. AUTHWRIGHT_GUARD_ACCEPT_KEYS and AUTHWRIGHT_GUARD_LIMITS (spend the caller's allowance
-    with the issuer): true or false.
+    introspect, allow or refuse, after AUTHWRIGHT_GUARD_MAX_STALENESS seconds. AUTHWRIGHT_GUARD_METRICS_PATH: where
+    everybody may read `Guard.exposition`. AUTHWRIGHT_GUARD_ACCEPT_KEYS and AUTHWRIGHT_GUARD_LIMITS (spend the caller's
+    allowance with the issuer): true or false.
     """
     problems = [f"{name} is not a setting" for name in environment if name.startswith(_PREFIX) and name not in _NAMES]
     problems += [
@@ -63,6 +78,12 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
     on_stale = _on_stale(environment.get("AUTHWRIGHT_GUARD_ON_STALE") or "introspect")
     if on_stale is None:
         problems.append("AUTHWRIGHT_GUARD_ON_STALE is introspect, allow or refuse")
+    max_staleness = MAX_STALENESS
+    if text := environment.get("AUTHWRIGHT_GUARD_MAX_STALENESS"):
+        try:
+            max_staleness = float(text)
+        except ValueError:
+            problems.append("AUTHWRIGHT_GUARD_MAX_STALENESS is a number of seconds")
     switches = {}
     for name in ("AUTHWRIGHT_GUARD_ACCEPT_KEYS", "AUTHWRIGHT_GUARD_LIMITS"):
         text = (environment.get(name) or "false").lower()
@@ -77,7 +98,9 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
         key=key,
         scopes=frozenset(names_in(environment.get("AUTHWRIGHT_GUARD_SCOPES", ""))),
         open_paths=tuple(environment.get("AUTHWRIGHT_GUARD_OPEN_PATHS", "").split()),
+        metrics_path=environment.get("AUTHWRIGHT_GUARD_METRICS_PATH") or None,
         on_stale=on_stale,
+        max_staleness=max_staleness,
         accept_keys=switches["AUTHWRIGHT_GUARD_ACCEPT_KEYS"],
         limits=switches["AUTHWRIGHT_GUARD_LIMITS"],
     )

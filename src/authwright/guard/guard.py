@@ -76,7 +76,8 @@ class Guard:
     *key* is a client key with the scope `revocations`; it may be left out against a development server. *on_stale*
     says what happens when revocations were not heard of for *max_staleness* seconds: `introspect` asks the issuer
     about each token, and accepts it until it expires if the issuer cannot be asked either; `allow` accepts;
-    `refuse` answers 503. *accept_keys*: API keys and client keys are credentials, too. *leeway* (seconds) covers
+    `refuse` answers 503. *accept_keys*: API keys and client keys are credentials, too; the issuer is asked about each
+    now and then, and without its word a key is not accepted, whatever *on_stale* says. *leeway* (seconds) covers
     clocks that differ, *max_lifetime* (seconds) is the longest the issuer gives a token. *shared_secrets* (base64url,
     by key id) are for an issuer that signs with HS256. *limits*: `spend` and `charge` spend the caller's allowance with
     the issuer, for which *key* needs the scope `limits`, too; while the issuer is away a caller goes on at the pace of
@@ -121,6 +122,7 @@ class Guard:
         self.audience = audience
         self._on_stale: OnStale = on_stale
         self._leeway = leeway
+        self._max_lifetime = max_lifetime
         self._max_staleness = max_staleness
         self.accept_keys = accept_keys
         self.limits = limits
@@ -172,7 +174,7 @@ class Guard:
         Raises Unauthenticated; Unavailable if keys or revocations are not known yet, or too old.
         """
         if is_key(token):
-            return await self._verify_key(token)
+            return await self._verify_key(token, on_stale or self._on_stale)
         principal = self.recall(token)
         if principal is not None:
             return principal
@@ -407,8 +409,9 @@ class Guard:
         except (Unauthenticated, Unavailable):
             watched.end()
             return
-        if not vouched and watched.principal.expires_at + self._leeway <= self._clock() // MICROSECONDS:
-            # Only a feed that is followed lets anybody go on for longer than a token is good.
+        # Only a feed that is followed lets anybody go on for longer than a token is good, whoever came with a key, too.
+        good_until = min(watched.principal.expires_at, watched.principal.issued_at + self._max_lifetime) + self._leeway
+        if not vouched and good_until <= self._clock() // MICROSECONDS:
             watched.end()
 
     async def _despite_staleness(self, token: str, on_stale: OnStale) -> bool:
@@ -432,14 +435,21 @@ class Guard:
             return False
         return True
 
-    async def _verify_key(self, key: str) -> Principal:
-        """Who an API key or a client key speaks for. Raises Unauthenticated, Unavailable."""
+    async def _verify_key(self, key: str, on_stale: OnStale) -> Principal:
+        """Who an API key or a client key speaks for. Only the issuer knows: its word counts for KEY_SECONDS while it is
+        heard of what was revoked, or nobody minds (`allow`); otherwise for VERDICT_SECONDS.
+
+        Raises Unauthenticated, Unavailable.
+        """
         if not self.accept_keys:
             raise Unauthenticated("Keys are not accepted here; log in with one for a token.", detail="a key")
         if key_digest(key, API_KEY_PREFIX) is None and key_digest(key, CLIENT_KEY_PREFIX) is None:
             raise Unauthenticated("The key is not valid.", detail="not a key")
         questions = (await self._ready()).questions
-        seconds = KEY_SECONDS if steady_clock() < self._calm_until else VERDICT_SECONDS
+        stale = steady_clock() >= self._calm_until
+        if stale and on_stale == "refuse":
+            raise Unavailable(detail="revocations were not heard of for too long")
+        seconds = VERDICT_SECONDS if stale and on_stale == "introspect" else KEY_SECONDS
         try:
             principal = await questions.ask(key, seconds)
             if principal is not None and self._refuses(principal):

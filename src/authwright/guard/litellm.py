@@ -9,6 +9,7 @@ from typing import Any
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
 from authwright.domain.errors import Refusal, Unauthenticated
+from authwright.guard.asgi import metrics_of
 from authwright.guard.environment import read_environment
 from authwright.guard.errors import refusal_headers
 from authwright.guard.guard import Guard
@@ -18,6 +19,23 @@ from authwright.guard.guard import Guard
 def _guard() -> tuple[Guard, frozenset[str]]:
     settings = read_environment(os.environ)
     return settings.guard(), settings.scopes
+
+
+def _show_metrics(path: str) -> None:
+    """Let the proxy answer at *path* with what Prometheus reads of the guard."""
+    from litellm.proxy.proxy_server import app
+
+    async def metrics(scope: Any, receive: Any, send: Any) -> None:
+        await metrics_of(_guard()[0])(scope, receive, send)
+
+    app.mount(path, metrics)
+    # The proxy has routes that would take any path.
+    app.router.routes.insert(0, app.router.routes.pop())
+
+
+# The proxy loads this module once, after its own app is made.
+if _path := os.environ.get("AUTHWRIGHT_GUARD_METRICS_PATH"):
+    _show_metrics(_path)
 
 
 async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:

@@ -19,7 +19,7 @@ class Status:
 
     def exposition(self, *, issuer: str, audience: str) -> str:
         """This, of the guard of *audience* of *issuer*, in the text format that Prometheus reads."""
-        labels = f'{{issuer="{issuer}",audience="{audience}"}}'
+        labels = f'{{issuer="{_escaped(issuer)}",audience="{_escaped(audience)}"}}'
         figures = (
             ("staleness_seconds", "gauge", "Since when revocations may be missing.", self.staleness),
             ("following", "gauge", "Whether revocations are followed as a stream.", int(self.following)),
@@ -35,3 +35,7 @@ class Status:
             shown = "+Inf" if value == float("inf") else f"{value:.9g}"
             lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full}{labels} {shown}"]
         return "\n".join(lines) + "\n"
+
+
+def _escaped(label: str) -> str:
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
