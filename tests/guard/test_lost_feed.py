@@ -11,6 +11,7 @@ import pytest
 from authwright.domain.errors import Unauthenticated, Unavailable
 from authwright.domain.event import COMMAND_LINE
 from authwright.guard import Guard
+from authwright.guard.jwks import COOLDOWN_SECONDS
 from guarded import Issuer, issuing, refused, until
 from processes import free_port
 from tokens import token
@@ -200,15 +201,29 @@ async def test_a_guard_whose_key_is_refused_lets_nobody_pass_unasked(
         await guard.verify(login["access_token"])
 
 
-async def test_r89_unknown_key_ids_lead_to_one_fetch(issuer: Issuer) -> None:
+async def test_r89_unknown_key_ids_lead_to_one_fetch_per_cooldown(issuer: Issuer) -> None:
     async with issuer.guard() as guard:
         good = await issuer.token()
         await guard.verify(good)
-        fetches = guard.status.key_fetches
-        flood = [token("ES256", kid=f"kid {number}") for number in range(500)]
-        answers = await asyncio.gather(*(guard.verify(each) for each in flood), return_exceptions=True)
-        assert {type(answer) for answer in answers} == {Unauthenticated}
-        assert guard.status.key_fetches == fetches + 1
+        assert guard._life
+        jwks, now = guard._life.jwks, [0.0]
+        now[0] = jwks._time()
+        jwks._time = lambda: now[0]
+
+        async def flooded(name: str) -> int:
+            before = guard.status.key_fetches
+            flood = [token("ES256", kid=f"{name} {number}") for number in range(500)]
+            answers = await asyncio.gather(*(guard.verify(each) for each in flood), return_exceptions=True)
+            assert {type(answer) for answer in answers} == {Unauthenticated}
+            return guard.status.key_fetches - before
+
+        assert await flooded("first") == 1
+        # That one has come back, and found nothing: for a while nobody asks again.
+        assert await flooded("second") == 0
+        now[0] += COOLDOWN_SECONDS - 1
+        assert await flooded("third") == 0
+        now[0] += 2
+        assert await flooded("fourth") == 1
         await guard.verify(good)
 
 

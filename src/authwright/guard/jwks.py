@@ -18,6 +18,10 @@ COOLDOWN_SECONDS: Final = 30.0
 MAX_STALE_SECONDS: Final = 24 * 3600.0
 USUAL_SECONDS: Final = 300
 LEAST_SECONDS: Final = 10
+FETCH_SECONDS: Final = 5.0
+"""How long a fetch may take in all."""
+NEWS_SECONDS: Final = 0.5
+"""All guards hear of a withdrawn key at once, and fetch within this time; sooner, if a token with another key comes."""
 _RETRY_SECONDS: Final = 5.0
 _SPACE_SECONDS: Final = 0.2
 _AGAIN_SECONDS: Final = 0.5
@@ -85,6 +89,8 @@ class Jwks:
                 pass
             news = self._asked.is_set()
             self._asked.clear()
+            if news:
+                await asyncio.sleep(NEWS_SECONDS * random.random())  # noqa: S311 - spreads, guards nothing
             if self._flight is not None:
                 # It may have begun before the keys changed.
                 await asyncio.wait((self._flight,))
@@ -97,7 +103,7 @@ class Jwks:
         self.fetches += 1
         self._due = self._time() + _RETRY_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - spreads, guards nothing
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(FETCH_SECONDS):
                 document, max_age = await self._issuer.key_set()
             if document != self._document:
                 keys = public_keys_from_jwks(document)

@@ -24,7 +24,9 @@ ASK_SECONDS: Final = 60.0
 MOST_ASK_SECONDS: Final = 900.0
 ASK_WAIT: Final = 2
 REFUSED_SECONDS: Final = 10.0
-FIRST_PAUSE: Final = 0.25
+FIRST_PAUSE: Final = 0.4
+"""Guards whose stream ended come back within this time, one here and one there; so a logout is still heard of within a
+second."""
 MOST_PAUSE: Final = 4.0
 
 log = logging.getLogger("authwright.guard")
