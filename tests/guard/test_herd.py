@@ -123,7 +123,15 @@ async def pauses(monkeypatch: pytest.MonkeyPatch, *outcomes: Any, drawn: float =
 
 async def test_the_longer_an_issuer_is_away_the_less_often_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     away = IssuerAway("away")
-    assert await pauses(monkeypatch, "heard", away, away, away, away, "heard", away) == [0.4, 0.8, 1.6, 3.2, 4, 0.4, 0.8]
+    assert await pauses(monkeypatch, "heard", away, away, away, away, "heard", away) == [
+        0.4,
+        0.8,
+        1.6,
+        3.2,
+        4,
+        0.4,
+        0.8,
+    ]
 
 
 async def test_every_pause_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
