@@ -3,67 +3,126 @@ that race over processes.
 """
 
 import asyncio
+import contextlib
 import json
+import random
 import time
 from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from authwright.domain.keyring import JWKS_MAX_AGE, PUBLISH_AHEAD
-from guarded import API, issuing
+from authwright.domain.instant import Instant
+from authwright.domain.secrets import Subject
+from authwright.guard import Guard, jwks, verifier
+from authwright.jose.envelope import KeySet
+from authwright.services import keys
+from authwright.web.oauth import metadata
+from guarded import API, Issuer, issuing
 
 ROTATIONS = 20
-STEP = 60
+# The schedule of keys in a small scale, with the proportions of the real one: 300 seconds for which a key set may be
+# cached, and twice that from the publication of a key to its first signature.
+MAX_AGE, AHEAD = 2, 4
+BETWEEN = 0.4
+"""Seconds from one rotation to the next at least: several keys are published, and not in use yet."""
+AT_ONCE = 20
+KEPT = 2000
+"""Tokens that are verified once more later on, by a guard that has met other keys since."""
+
+
+@contextlib.contextmanager
+def _small_schedule(counted: dict[str, int]) -> Iterator[None]:
+    """Keys live in seconds instead of minutes; signatures that are checked, and keys that are missed, are counted."""
+
+    class Counting(KeySet):
+        def open(self, token: str) -> Any:
+            counted["signatures"] += 1
+            return super().open(token)
+
+    unknown_key = jwks.Jwks.unknown_key
+
+    async def counting(self: jwks.Jwks) -> bool:
+        counted["unknown"] += 1
+        return await unknown_key(self)
+
+    headers = ((b"cache-control", b"public, max-age=%d" % MAX_AGE), *metadata._HEADERS[1:])
+    with (
+        patch.object(metadata, "_HEADERS", headers),
+        patch.object(keys, "PUBLISH_AHEAD", AHEAD),
+        patch.object(jwks, "LEAST_SECONDS", 1),
+        patch.object(verifier, "KeySet", Counting),
+        patch.object(jwks.Jwks, "unknown_key", counting),
+    ):
+        yield
 
 
 async def rotate_under_load(folder: Path, verifications: int) -> dict[str, int]:
-    """Rotate the signing key 20 times while three guards, whose key sets are of different ages, verify tokens of all
-    ages; what was verified, refused and fetched. Time is the issuer's clock, which is moved a minute at a time.
+    """Rotate the signing key 20 times while three guards, each with a schedule of its own for fetching keys, verify new
+    tokens and older ones; what was verified and how often with its signature, what failed, and keys that were missed.
     """
-    steps = ROTATIONS * (PUBLISH_AHEAD // STEP + 1)
-    counted = {"verified": 0, "failed": 0, "fetched": 0, "unknown": 0, "keys": 0}
-    async with issuing(folder) as issuer:
-        service = issuer.service
-        guards = [issuer.guard() for _ in range(3)]
-        refresh_token = (await issuer.login())["refresh_token"]
-        kids = set()
-        for guard in guards:
-            async with asyncio.timeout(5):
-                await guard.verify(await issuer.token())
-        began = [guard.status.key_fetches for guard in guards]
-        # Each fetches its keys as old as it may let them become, at moments of its own.
-        due = [service.clock() + (index + 1) * JWKS_MAX_AGE * 1_000_000 // 3 for index in range(3)]
-        alive: deque[tuple[int, str]] = deque()
-        for step in range(steps):
-            if step % (PUBLISH_AHEAD // STEP + 1) == 0:
-                await service.server.keyring.rotate(service.clock())
-            answer = await service.http.post("/refresh-token", json={"refresh_token": refresh_token, "resource": API})
-            assert answer.status_code == 200, answer.text
-            refresh_token = answer.json()["refresh_token"]
-            alive.append((service.clock() + 300_000_000, answer.json()["access_token"]))
-            while alive[0][0] <= service.clock():
-                alive.popleft()
-            for index, guard in enumerate(guards):
-                if service.clock() >= due[index]:
-                    due[index] += JWKS_MAX_AGE * 1_000_000
-                    assert guard._life
-                    assert await guard._life.jwks.fetch()
-                    counted["fetched"] += 1
-                for number in range(-(-verifications // (steps * len(guards)))):
-                    try:
-                        principal = await guard.verify(alive[number % len(alive)][1])
-                    except Exception:
-                        counted["failed"] += 1
-                    else:
-                        counted["verified"] += 1
-                        kids.add(principal.key_id)
-            service.clock.advance(STEP)
-        every = sum(guard.status.key_fetches for guard in guards) - sum(began)
-        counted["unknown"] = every - counted["fetched"]
-        counted["keys"] = len(kids)
-        for guard in guards:
-            await guard.close()
+    counted = dict.fromkeys(("verified", "signatures", "failed", "unknown", "fetched", "keys"), 0)
+    kids: set[str] = set()
+    kept: deque[tuple[int, str]] = deque(maxlen=KEPT)
+    with _small_schedule(counted):
+        async with issuing(folder) as issuer, contextlib.AsyncExitStack() as stack:
+            guards = []
+            for _ in range(3):
+                guards.append(await stack.enter_async_context(issuer.guard()))
+                # They began at different times, and fetch at different ones.
+                await asyncio.sleep(MAX_AGE / 3)
+            tokens = _tokens(issuer, kept)
+            rotated, due = 0, time.monotonic()
+            # Until the last of the new keys is in use.
+            lasts = ROTATIONS * BETWEEN + AHEAD + BETWEEN
+            ends = due + lasts
+            while time.monotonic() < ends or counted["verified"] < verifications or len(kids) <= ROTATIONS:
+                # However slow the machine is, the rotations are spread over the verifications.
+                if (
+                    rotated < ROTATIONS
+                    and time.monotonic() >= due
+                    and counted["verified"] >= (verifications * rotated / (ROTATIONS + AHEAD / BETWEEN))
+                ):
+                    await issuer.service.server.keyring.rotate(issuer.service.clock())
+                    rotated, due = rotated + 1, time.monotonic() + BETWEEN
+                if counted["verified"] > verifications * (1 - (ends - time.monotonic()) / lasts):
+                    # No more than is wanted, and evenly.
+                    await asyncio.sleep(0.01)
+                    continue
+                some = [await anext(tokens) for _ in range(AT_ONCE)]
+                await asyncio.gather(*(_verify(guard, some, counted, kids) for guard in guards))
+            counted["fetched"] = sum(guard.status.key_fetches for guard in guards)
+    counted["keys"] = len(kids)
     return counted
+
+
+async def _tokens(issuer: Issuer, kept: deque[tuple[int, str]]) -> AsyncIterator[str]:
+    """Tokens of one session as the server signs them now, every fourth an older one."""
+    service, server = issuer.service, issuer.service.server
+    login = await issuer.login()
+    (session,) = await server.store.sessions.list_live(Subject(login["user_id"]), now=service.clock())
+    while True:
+        # The issuer's clock stands still by itself.
+        now = service.clock.now = Instant(time.time_ns() // 1000)
+        for _ in range(3):
+            grant = await server.tokens.issue(session, refresh_token=None, now=now, resource=API)
+            kept.append((now, grant.access_token))
+            yield grant.access_token
+        made, older = random.choice(kept)
+        if made > now - 240 * 1_000_000:
+            yield older
+
+
+async def _verify(guard: Guard, tokens: list[str], counted: dict[str, int], kids: set[str]) -> None:
+    for token in tokens:
+        try:
+            kids.add((await guard.verify(token)).key_id)
+        except Exception:
+            counted["failed"] += 1
+        else:
+            counted["verified"] += 1
+        await asyncio.sleep(0)
 
 
 class _Connection:
