@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import subprocess
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import jwt
 import pytest
 from joserfc import jwk as joserfc_jwk
 from joserfc import jws as joserfc_jws
+from joserfc import jwt as joserfc_jwt
 
+from authwright.domain.instant import Instant
+from authwright.domain.revocation import Revocations
+from authwright.guard.verifier import Verifier
 from authwright.jose.encoding import b64url_encode
 from authwright.jose.envelope import KeySet
 from authwright.jose.errors import InvalidToken
@@ -117,15 +122,16 @@ def test_nothing_that_both_refuse_is_accepted(alg: Algorithm) -> None:
     assert accepted
 
 
-def by_jose_of_node(alg: Algorithm, texts: list[str]) -> list[bytes | None]:
-    """The verdicts of npm's jose, all by one process."""
+def by_jose_of_node(alg: Algorithm, texts: list[str], claims: dict[str, Any] | None = None) -> list[bytes | None]:
+    """The verdicts of npm's jose, all by one process; with *claims* on those, too."""
     signing = key(alg)
     if isinstance(signing, SharedSecret):
         jwk: dict[str, str] = {"kty": "oct", "k": b64url_encode(signing._secret)}
     else:
         jwk = {name: value for name, value in signing.public.jwk().items() if name != "alg"}
     algorithms = ["EdDSA", "Ed25519"] if alg == "EdDSA" else [alg]
-    asked = "".join(json.dumps({"key": jwk, "algorithms": algorithms, "token": text}) + "\n" for text in texts)
+    question = {"key": jwk, "algorithms": algorithms} | ({} if claims is None else {"claims": claims})
+    asked = "".join(json.dumps({**question, "token": text}) + "\n" for text in texts)
     script = Path(__file__).parents[1] / "node/verify.mjs"
     done = subprocess.run(["node", script, NODE], input=asked, capture_output=True, text=True, check=True)
     told = [json.loads(line) for line in done.stdout.splitlines()]
@@ -158,3 +164,124 @@ def test_tokens_of_other_libraries_are_accepted() -> None:
         secret: Any = signing._key if isinstance(signing, PrivateKey) else signing._secret
         text = jwt.encode({"sub": "me"}, secret, algorithm=alg, headers={"typ": "at+jwt", "kid": signing.kid})
         assert ours(alg, text) == b'{"sub":"me"}'
+
+
+# The whole verdict: not only who signed, but for whom, by whom, and when.
+ISSUER, AUDIENCE, LEEWAY, LIFETIME = "https://auth.example.com", "https://api.example.com", 5, 3600
+REQUIRED = ["iss", "sub", "aud", "exp", "iat", "jti", "client_id"]
+
+
+def payload_of(chance: random.Random, now: int) -> bytes:
+    """Claims of an access token, right, or wrong in one or two places."""
+    claims: dict[str, Any] = {
+        "iss": ISSUER,
+        "sub": f"usr_{chance.randrange(10**6)}",
+        "aud": chance.choice([AUDIENCE, [AUDIENCE], ["https://other.example.com", AUDIENCE]]),
+        "exp": now + chance.randrange(60, 300),
+        "iat": now - chance.randrange(60),
+        "jti": "j",
+        "client_id": "cli_1",
+        "scope": "predict",
+    }
+    odd_texts = ["", None, 1, True, [], {}, "x"]
+    odd_times = [-1, 0, 1, True, False, None, "", str(now + 60), 1e400, -1e400, float("nan"), 2**63, 10**30, [now + 60]]
+    near = [now + each for each in (-400, -60, -LEEWAY - 2, -LEEWAY + 2, LEEWAY - 2, LEEWAY + 2, 60, 400)]
+    kinds: dict[str, list[Any]] = {
+        "iss": [*odd_texts, ISSUER + "/", ISSUER.upper(), [ISSUER], f" {ISSUER}"],
+        "aud": [*odd_texts, AUDIENCE + "/", AUDIENCE.upper(), [], [1], [[AUDIENCE]], AUDIENCE[:-1], "*"],
+        "sub": [*odd_texts, "usr_" + "x" * 300, "a\x00b"],
+        "exp": [*odd_times, *near, now + 60.5, now + LIFETIME + 100],
+        "iat": [*odd_times, *near, now - 60.5],
+        "nbf": [*odd_times, *near],
+        "jti": odd_texts,
+        "client_id": odd_texts,
+        "scope": [1, [], "a  b", "a\tb", None],
+        "cnf": [{"jkt": "x"}],
+        "new": [1, "x", {"deep": [1]}],
+    }
+    for _ in range(chance.choice([0, 1, 1, 1, 2])):
+        name = chance.choice(list(kinds))
+        if name in claims and chance.random() < 0.2:
+            del claims[name]
+        else:
+            claims[name] = chance.choice(kinds[name])
+    raw = json.dumps(claims).encode()
+    if chance.random() < 0.05:
+        first = chance.choice(["iss", "aud", "exp", "sub"])
+        wrong = json.dumps({first: claims.get(first, 1)}).encode()
+        raw = chance.choice(
+            [raw[:-1] + b"," + wrong[1:], b"[" + raw + b"]", b"\xef\xbb\xbf" + raw, raw + b"x", raw[:-1]]
+        )
+    return raw
+
+
+def subject_by_us(alg: Algorithm, text: str, now: int) -> str | None:
+    verifier = Verifier(
+        {key(alg).kid: verifying(alg)},
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        revocations=Revocations(),
+        leeway=LEEWAY,
+        max_lifetime=LIFETIME,
+    )
+    try:
+        return verifier.verify(text, now=Instant(now * 1_000_000)).subject
+    except InvalidToken:
+        return None
+
+
+def subject_by_pyjwt(alg: Algorithm, text: str, now: int) -> Any:
+    signing = key(alg)
+    oracle: Any = signing._secret if isinstance(signing, SharedSecret) else signing.public._key
+    # It reads the clock itself; what is near a limit is two seconds away from it.
+    assert abs(time.time() - now) < 1.5
+    try:
+        required = {"require": REQUIRED, "strict_aud": False}
+        return jwt.decode(
+            text, oracle, algorithms=[alg], issuer=ISSUER, audience=AUDIENCE, leeway=LEEWAY, options=required
+        )["sub"]
+    except Exception:
+        return None
+
+
+def subject_by_joserfc(alg: Algorithm, text: str, now: int) -> Any:
+    payload = by_joserfc(alg, text)
+    essential: dict[str, Any] = {name: {"essential": True} for name in REQUIRED}
+    essential["iss"]["value"], essential["aud"]["value"] = ISSUER, AUDIENCE
+    try:
+        claims = json.loads(payload or b"")
+        joserfc_jwt.JWTClaimsRegistry(now=now, leeway=LEEWAY, **essential).validate(claims)
+        return claims["sub"]
+    except Exception:
+        return None
+
+
+@pytest.mark.program("node")
+@pytest.mark.npm("jose")
+@pytest.mark.parametrize("alg", EVERY)
+def test_r67_r85_no_token_with_its_claims_is_accepted_that_all_three_refuse(alg: Algorithm) -> None:
+    chance = random.Random(f"claims {alg}")
+    accepted, by_all, refused = 0, 0, 0
+    for _ in range(4 if alg not in ("RS256", "PS256") else 1):
+        now = int(time.time())
+        texts = []
+        for _ in range(400):
+            text = token(alg, payload=payload_of(chance, now))
+            texts.append(mutated(text, alg, chance) if chance.random() < 0.1 else text)
+        ours_ = [subject_by_us(alg, text, now) for text in texts]
+        pyjwts = [subject_by_pyjwt(alg, text, now) for text in texts]
+        options = {"issuer": ISSUER, "audience": AUDIENCE, "clockTolerance": LEEWAY, "requiredClaims": REQUIRED}
+        payloads = by_jose_of_node(alg, texts, {**options, "typ": "at+jwt", "now": now})
+        for text, own, pyjwt, payload in zip(texts, ours_, pyjwts, payloads, strict=True):
+            theirs = [pyjwt, subject_by_joserfc(alg, text, now)]
+            theirs.append(None if payload is None else json.loads(payload)["sub"])
+            by_all += None not in theirs
+            refused += theirs == [None] * 3
+            if own is not None:
+                accepted += 1
+                # Whoever of them accepts it, too, takes it for the same caller's.
+                assert own in theirs, text
+                assert {each for each in theirs if each is not None} == {own}, text
+    # Much is right, much is wrong, and we are the strictest: the comparison did happen.
+    assert 100 < accepted < by_all
+    assert refused > 50
