@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import Depends, FastAPI, Security
+from fastapi import Depends, FastAPI, Request, Security, WebSocket
+from fastapi.responses import StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from authwright.domain.errors import Unauthenticated
 from authwright.domain.instant import Instant
@@ -18,9 +21,9 @@ from authwright.guard.asgi import GuardMiddleware, Rule, StreamEnded
 from authwright.guard.fastapi import Guard, Principal
 from authwright.guard.guard import system_clock
 from authwright.jose.encoding import b64url_decode
-from guarded import until
+from guarded import listening, until
 from harness import bearer
-from scripted import API, Answer, Scripted, begun, heard, scripted, session
+from scripted import API, Answer, Scripted, Stream, begun, heard, scripted, session
 
 
 @pytest.fixture
@@ -351,23 +354,134 @@ async def test_what_another_guard_let_in_is_not_let_in_here(issuer: Scripted) ->
             assert (await http.get("/", headers=bearer(issuer.token()))).status_code == 401
 
 
-async def test_a_stream_behind_a_dependency_can_be_held_to_its_caller(issuer: Scripted) -> None:
-    async def chunks() -> AsyncIterator[int]:
-        for number in range(1000):
-            yield number
-            await asyncio.sleep(0.02)
+def ends(stream: Stream) -> None:
+    """The issuer tells that the session has ended; a heartbeat follows on all that it tells."""
+    stream.entries(6, session(6))
+    stream.heartbeat(6)
 
+
+async def test_what_goes_on_ends_with_its_caller_whatever_it_waits_for(issuer: Scripted) -> None:
     async with protecting(issuer) as guard:
         stream = await begun(issuer, guard)
-        principal = await guard.verify(issuer.token())
-        seen = []
+        token = issuer.token()
+        principal = await guard.verify(token)
+        cleaned = asyncio.Event()
 
-        async def read() -> None:
-            async for number in guard.while_good(principal, chunks()):
-                seen.append(number)
-                if number == 3:
-                    stream.entries(6, session(6))
+        async def waits() -> None:
+            async with guard.while_good(principal, token):
+                try:
+                    await asyncio.sleep(30)
+                finally:
+                    # What cleans up is not cut off.
+                    await asyncio.sleep(0.05)
+                    cleaned.set()
 
+        task = asyncio.create_task(waits())
+        await until(lambda: guard._watched)
+        ends(stream)
+        with pytest.raises(Unauthenticated, match="revoked"):
+            await asyncio.wait_for(task, 1)
+        assert cleaned.is_set()
+        assert not guard._watched
+        # Who was revoked before begins nothing.
         with pytest.raises(Unauthenticated):
-            await asyncio.wait_for(read(), 3)
-        assert 3 <= seen[-1] < 50
+            async with guard.while_good(principal, token):
+                raise AssertionError("reached")
+
+
+async def test_what_ends_by_itself_or_is_given_up_is_not_taken_for_revoked(issuer: Scripted) -> None:
+    async with protecting(issuer) as guard:
+        await begun(issuer, guard)
+        token = issuer.token()
+        principal = await guard.verify(token)
+        async with guard.while_good(principal, token):
+            pass
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), guard.while_good(principal, token):
+                await asyncio.sleep(30)
+        # A cancellation that comes when all is done arrives inside, and not later.
+        with pytest.raises(Unauthenticated):
+            async with guard.while_good(principal, token):
+                next(iter(guard._watched)).end()
+        await asyncio.sleep(0)
+        assert not guard._watched
+
+
+async def test_what_goes_on_ends_when_nothing_is_heard_and_the_route_minds(issuer: Scripted) -> None:
+    async with protecting(issuer, max_staleness=0.5, on_stale="allow") as guard:
+        await begun(issuer, guard)
+        token = issuer.token()
+        principal = await guard.verify(token)
+        with pytest.raises(Unauthenticated):
+            async with asyncio.timeout(5), guard.while_good(principal, token, on_stale="refuse"):
+                await asyncio.sleep(30)
+
+
+def behind_a_dependency(guard: Guard, ended: list[str]) -> FastAPI:
+    app = FastAPI()
+    Caller = Annotated[Principal, Security(guard, scopes=["predict"])]
+
+    @app.get("/stream")
+    async def stream_(request: Request, caller: Caller) -> StreamingResponse:
+        async def answer() -> AsyncIterator[str]:
+            try:
+                async with guard.during(request):
+                    yield f"hello {caller.subject}"
+                    # As a model that thinks.
+                    await asyncio.sleep(30)
+            finally:
+                ended.append("stream")
+
+        return StreamingResponse(answer())
+
+    @app.websocket("/socket")
+    async def socket(websocket: WebSocket, caller: Caller) -> None:
+        await websocket.accept()
+        try:
+            async with guard.during(websocket) as same:
+                assert same == caller
+                async for text in websocket.iter_text():
+                    await websocket.send_text(text)
+        finally:
+            ended.append("socket")
+
+    return app
+
+
+async def test_streams_behind_a_dependency_are_cut_off_though_nothing_comes(issuer: Scripted) -> None:
+    ended: list[str] = []
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        app = behind_a_dependency(guard, ended)
+        async with (
+            listening(app) as port,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http,
+            http.stream("GET", "/stream", headers=bearer(issuer.token())) as answer,
+        ):
+            chunks = answer.aiter_raw()
+            assert await anext(chunks) == b"hello usr_1"
+            ends(stream)
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await asyncio.wait_for(anext(chunks), 1)
+            await until(lambda: ended == ["stream"])
+            assert not guard._watched
+
+
+async def test_websockets_behind_a_dependency_are_closed_though_nobody_speaks(issuer: Scripted) -> None:
+    ended: list[str] = []
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        app = behind_a_dependency(guard, ended)
+        async with listening(app) as port:
+            url, headers = f"ws://127.0.0.1:{port}/socket", bearer(issuer.token())
+            async with connect(url, additional_headers=headers) as socket:
+                await socket.send("hello")
+                assert await socket.recv() == "hello"
+                ends(stream)
+                with pytest.raises(ConnectionClosed) as closed:
+                    await asyncio.wait_for(socket.recv(), 1)
+                assert closed.value.rcvd
+                assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "The token was revoked.")
+            with pytest.raises(InvalidStatus):
+                await connect(url, additional_headers=headers)
+        assert ended == ["socket"]

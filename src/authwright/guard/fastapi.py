@@ -10,11 +10,12 @@ The app's own Swagger UI gets a working Authorize button: with user name and pas
 password form, or with a pasted token.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
-from fastapi.exceptions import HTTPException
+from fastapi.exceptions import HTTPException, WebSocketException
 from fastapi.openapi.models import HTTPBearer, OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
@@ -23,6 +24,7 @@ from starlette.responses import Response
 
 from authwright.domain.errors import Refusal, Unauthenticated
 from authwright.guard import guard as core
+from authwright.guard.asgi import POLICY_VIOLATION
 from authwright.guard.credential import credential
 from authwright.guard.errors import refusal_headers
 from authwright.guard.guard import OnStale, names_in, require_on_stale
@@ -118,6 +120,26 @@ class Guard(core.Guard, SecurityBase):
             headers = {**refusal_headers(refusal, realm=self.audience), **told}
             raise HTTPException(refusal.status, refusal.public, headers=headers) from None
         return principal
+
+    @asynccontextmanager
+    async def during(self, connection: HTTPConnection, *, on_stale: OnStale | None = None) -> AsyncIterator[Principal]:
+        """What is done inside goes on as long as the caller of *connection* is not revoked: for streams and WebSockets
+        behind a dependency, which sees them begin alone. *on_stale* as for `requires`.
+
+        Raises HTTPException in the middle, which cuts a stream off; of a WebSocket WebSocketException, which closes it.
+        """
+        try:
+            token = credential(connection.scope["headers"], keys=self.accept_keys)
+            if token is None:
+                raise Unauthenticated(presented=False)
+            principal = self.recall(token) or await self.verify(token, on_stale=on_stale)
+            async with self.while_good(principal, token, on_stale):
+                yield principal
+        except Refusal as refusal:
+            if connection.scope["type"] == "websocket":
+                raise WebSocketException(POLICY_VIOLATION, refusal.public) from None
+            headers = refusal_headers(refusal, realm=self.audience)
+            raise HTTPException(refusal.status, refusal.public, headers=headers) from None
 
 
 class Requirement(SecurityBase):

@@ -9,9 +9,10 @@ Everything in here runs on one event loop; it begins with the first token, or wi
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, Literal, Self, TypeVar, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from authwright.domain.errors import Forbidden, InsufficientScope, Unauthenticated, Unavailable
 from authwright.domain.instant import MICROSECONDS, Instant
@@ -37,8 +38,6 @@ VERDICT_SECONDS: Final = 1.0
 """For how long the issuer's word on a token is taken while the feed is lost."""
 KEY_SECONDS: Final = 10.0
 """For how long the issuer's word on a key is taken while the feed is followed."""
-
-C = TypeVar("C")
 
 log = logging.getLogger("authwright.guard")
 
@@ -252,14 +251,27 @@ class Guard:
         if self._refuses(principal):
             raise Unauthenticated("The token was revoked.", detail="revoked meanwhile")
 
-    async def while_good(self, principal: Principal, chunks: AsyncIterable[C]) -> AsyncIterator[C]:
-        """*chunks*, as long as nothing is revoked that *principal* came with: for streams behind a dependency.
+    @asynccontextmanager
+    async def while_good(
+        self, principal: Principal, token: str, on_stale: OnStale | None = None
+    ) -> AsyncIterator[None]:
+        """What is done inside goes on as long as *principal*, who came with *token*, is not revoked: for streams and
+        the like. Looked at on news and every second; while nothing is heard of revocations, *on_stale* says what then.
 
-        Raises Unauthenticated in the middle, which cuts the answer off.
+        Raises Unauthenticated in the middle, whatever is awaited there.
         """
-        async for chunk in chunks:
-            self.check(principal)
-            yield chunk
+        watched = self.watch(principal, token, on_stale)
+        try:
+            yield
+            if watched.revoked:
+                # The cancellation is on its way, and must not arrive later.
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if not watched.revoked or watched.task.uncancel() > 0:
+                raise
+            raise Unauthenticated("The token was revoked.", detail="revoked meanwhile") from None
+        finally:
+            self.unwatch(watched)
 
     def watch(self, principal: Principal, token: str, on_stale: OnStale | None = None) -> "Watched":
         """Cancel the task that runs now when *principal*, who came with *token*, is revoked, until `unwatch`; also if
