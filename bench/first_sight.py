@@ -9,7 +9,7 @@ from joserfc import jwt as joserfc_jwt
 from authwright.domain.instant import Instant
 from authwright.domain.revocation import Revocations
 from authwright.guard import Verifier
-from authwright.jose.keys import PrivateKey
+from authwright.jose.sign import PrivateKey
 from bench.yardstick import API, FIRST, ISSUER, checks, in_turns, minted
 
 

@@ -15,7 +15,7 @@ from fastapi.security import OAuth2PasswordBearer
 
 from authwright.guard.asgi import GuardMiddleware
 from authwright.guard.fastapi import Guard, Principal
-from authwright.jose.keys import PrivateKey
+from authwright.jose.sign import PrivateKey
 from bench.figures import Figure, below, beside, shown, there
 from bench.seen_before import IN_USE, SEEN
 from bench.servers import Server, authwright

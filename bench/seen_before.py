@@ -6,7 +6,7 @@ import time
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.guard.principal import Principal
 from authwright.guard.verifier import _instant
-from authwright.jose.keys import PrivateKey
+from authwright.jose.sign import PrivateKey
 from bench.first_sight import verifier
 from bench.yardstick import in_turns, minted
 

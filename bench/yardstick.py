@@ -22,8 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from authwright.jose.encoding import b64url_decode
-from authwright.jose.keys import PrivateKey
-from authwright.jose.sign import Signer
+from authwright.jose.sign import PrivateKey, Signer
 
 ROUNDS: Final = 5
 TRIED: Final = 20

@@ -5,15 +5,16 @@ from functools import cache
 from typing import Any
 
 from authwright.jose.encoding import b64url_encode
-from authwright.jose.keys import Algorithm, PrivateKey, SharedSecret
+from authwright.jose.keys import Algorithm
+from authwright.jose.sign import PrivateKey, SigningSecret
 
 ASYMMETRIC: tuple[Algorithm, ...] = ("ES256", "RS256", "PS256", "EdDSA")
 EVERY: tuple[Algorithm, ...] = (*ASYMMETRIC, "HS256")
 
 
 @cache
-def key(alg: Algorithm) -> PrivateKey | SharedSecret:
-    return SharedSecret(bytes(range(100, 164)), kid="shared") if alg == "HS256" else PrivateKey.generate(alg)
+def key(alg: Algorithm) -> PrivateKey | SigningSecret:
+    return SigningSecret(bytes(range(100, 164)), kid="shared") if alg == "HS256" else PrivateKey.generate(alg)
 
 
 def key_pair(alg: Algorithm) -> PrivateKey:
@@ -25,7 +26,7 @@ def key_pair(alg: Algorithm) -> PrivateKey:
 
 def verifying(alg: Algorithm) -> Any:
     signing = key(alg)
-    return signing if isinstance(signing, SharedSecret) else signing.public
+    return signing if isinstance(signing, SigningSecret) else signing.public
 
 
 def encoded(value: object) -> str:

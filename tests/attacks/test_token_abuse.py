@@ -7,8 +7,7 @@ import time
 import pytest
 
 from authwright.jose.encoding import b64url_encode
-from authwright.jose.keys import PrivateKey
-from authwright.jose.sign import Signer
+from authwright.jose.sign import PrivateKey, Signer
 from harness import Service, bearer
 from tokens import encoded
 

@@ -12,8 +12,7 @@ import pytest
 from authwright.domain.errors import Unauthenticated, Unavailable
 from authwright.guard import jwks, revocations
 from authwright.jose.encoding import b64url_decode
-from authwright.jose.keys import PrivateKey
-from authwright.jose.sign import Signer
+from authwright.jose.sign import PrivateKey, Signer
 from guarded import until
 from scripted import Answer, Scripted, Stream, begun, heard, scripted, session
 

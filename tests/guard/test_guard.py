@@ -12,8 +12,7 @@ from authwright.domain.event import COMMAND_LINE
 from authwright.domain.secrets import ClientId
 from authwright.guard import Guard
 from authwright.jose.encoding import b64url_decode
-from authwright.jose.keys import SharedSecret
-from authwright.jose.sign import Signer
+from authwright.jose.sign import Signer, SigningSecret
 from guarded import API, Issuer, issuing, refused, until
 from harness import bearer
 
@@ -174,7 +173,7 @@ async def test_hs256_is_accepted_with_the_secret_of_this_audience_and_no_other(t
             assert (await guard.verify(token)).username == "bholay"
             # Who can check the tokens of one API cannot make those of another.
             ((kid, secret),) = secrets.items()
-            forged = Signer(SharedSecret(b64url_decode(secret), kid=kid), typ="at+jwt")
+            forged = Signer(SigningSecret(b64url_decode(secret), kid=kid), typ="at+jwt")
             claims = {"iss": issuer.base, "aud": other, "sub": "usr_1", "client_id": "c", "jti": "j"}
             seconds = now // 1_000_000
             made = forged.sign({**claims, "iat": seconds, "exp": seconds + 60})

@@ -13,8 +13,8 @@ import pytest
 from authwright.config import new_secret_key
 from authwright.domain.instant import Instant
 from authwright.domain.keyring import PUBLISH_AHEAD
-from authwright.jose.keys import Algorithm, PrivateKey
-from authwright.jose.sign import Signer
+from authwright.jose.keys import Algorithm
+from authwright.jose.sign import PrivateKey, Signer
 from authwright.services.keys import Keyring, KeyWrap, UnknownKeyId, UnreadableKey
 from authwright.services.revoke import Revoke
 from authwright.storage.counter import CounterPage

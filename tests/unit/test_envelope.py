@@ -16,8 +16,8 @@ from authwright.jose.errors import (
     SignatureRefused,
     UnknownKey,
 )
-from authwright.jose.keys import Algorithm, PrivateKey, PublicKey
-from authwright.jose.sign import Signer
+from authwright.jose.keys import Algorithm, PublicKey
+from authwright.jose.sign import PrivateKey, Signer
 from tokens import ASYMMETRIC, EVERY, encoded, key, token, verifying
 
 

@@ -15,13 +15,13 @@ from authwright.jose.envelope import KeySet
 from authwright.jose.errors import InvalidKey, SignatureRefused
 from authwright.jose.keys import (
     Algorithm,
-    PrivateKey,
     PublicKey,
     SharedSecret,
     public_key_from_jwk,
     public_key_from_pem,
     public_keys_from_jwks,
 )
+from authwright.jose.sign import PrivateKey
 from tokens import ASYMMETRIC, key, token
 
 

@@ -21,7 +21,8 @@ from authwright.guard.verifier import Verifier
 from authwright.jose.encoding import b64url_encode
 from authwright.jose.envelope import KeySet
 from authwright.jose.errors import InvalidToken
-from authwright.jose.keys import Algorithm, PrivateKey, SharedSecret
+from authwright.jose.keys import Algorithm
+from authwright.jose.sign import PrivateKey, SigningSecret
 from tokens import EVERY, encoded, key, token, verifying
 
 MUTATIONS = 1500
@@ -37,7 +38,7 @@ def ours(alg: Algorithm, text: str) -> bytes | None:
 
 def by_joserfc(alg: Algorithm, text: str) -> bytes | None:
     signing = key(alg)
-    if isinstance(signing, SharedSecret):
+    if isinstance(signing, SigningSecret):
         oracle: Any = joserfc_jwk.OctKey.import_key(signing._secret)
     else:
         oracle = joserfc_jwk.import_key({name: value for name, value in signing.public.jwk().items() if name != "alg"})
@@ -52,7 +53,7 @@ def by_joserfc(alg: Algorithm, text: str) -> bytes | None:
 
 def by_pyjwt(alg: Algorithm, text: str) -> bytes | None:
     signing = key(alg)
-    oracle: Any = signing._secret if isinstance(signing, SharedSecret) else signing.public._key
+    oracle: Any = signing._secret if isinstance(signing, SigningSecret) else signing.public._key
     try:
         return jwt.PyJWS(algorithms=[alg]).decode(text, oracle, algorithms=[alg])
     except Exception:
@@ -125,7 +126,7 @@ def test_nothing_that_both_refuse_is_accepted(alg: Algorithm) -> None:
 def by_jose_of_node(alg: Algorithm, texts: list[str], claims: dict[str, Any] | None = None) -> list[bytes | None]:
     """The verdicts of npm's jose, all by one process; with *claims* on those, too."""
     signing = key(alg)
-    if isinstance(signing, SharedSecret):
+    if isinstance(signing, SigningSecret):
         jwk: dict[str, str] = {"kty": "oct", "k": b64url_encode(signing._secret)}
     else:
         jwk = {name: value for name, value in signing.public.jwk().items() if name != "alg"}
@@ -232,7 +233,7 @@ def subject_by_us(alg: Algorithm, text: str, now: int) -> str | None:
 
 def subject_by_pyjwt(alg: Algorithm, text: str, now: int) -> Any:
     signing = key(alg)
-    oracle: Any = signing._secret if isinstance(signing, SharedSecret) else signing.public._key
+    oracle: Any = signing._secret if isinstance(signing, SigningSecret) else signing.public._key
     # It reads the clock itself; what is near a limit is two seconds away from it.
     assert abs(time.time() - now) < 1.5
     try:

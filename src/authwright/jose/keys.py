@@ -1,7 +1,7 @@
 """Keys, each bound to exactly one algorithm (RFC 7517, 7518, 7638, 8037; RFC 8725 section 3.1).
 
 A key is an object of a class that can do one thing, never a string whose kind is guessed: a public key cannot become
-an HMAC secret, whatever the header of a token says.
+an HMAC secret, whatever the header of a token says. Keys that sign are in `jose.sign`.
 """
 
 import hmac
@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, Protocol, cast, get_args
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from joserfc.errors import JoseError as JoserfcError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -58,13 +57,12 @@ _SMALL_ORDER: Final = frozenset(
     )
 )
 _PRIVATE_MEMBERS: Final = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
-_SHA256 = hashes.SHA256()
-_ECDSA = ec.ECDSA(_SHA256)
-_PKCS1 = padding.PKCS1v15()
-_PSS = padding.PSS(mgf=padding.MGF1(_SHA256), salt_length=32)
+SHA256: Final = hashes.SHA256()
+ECDSA: Final = ec.ECDSA(SHA256)
+PKCS1: Final = padding.PKCS1v15()
+PSS: Final = padding.PSS(mgf=padding.MGF1(SHA256), salt_length=32)
 
 PublicMaterial = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
-PrivateMaterial = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
 class VerifyingKey(Protocol):
@@ -89,7 +87,7 @@ class PublicKey:
     __slots__ = ("_key", "alg", "kid")
 
     def __init__(self, key: PublicMaterial, *, kid: str, alg: Algorithm) -> None:
-        _require_strength(key, alg)
+        require_strength(key, alg)
         if not kid or len(kid) > MAX_KID_LENGTH:
             raise InvalidKey("key id is empty or too long")
         self._key = key
@@ -107,13 +105,13 @@ class PublicKey:
         key: Any = self._key
         try:
             if self.alg == "ES256":
-                key.verify(_der_of(signature), signing_input, _ECDSA)
+                key.verify(_der_of(signature), signing_input, ECDSA)
             elif self.alg == "EdDSA":
                 key.verify(signature, signing_input)
             elif self.alg == "RS256":
-                key.verify(signature, signing_input, _PKCS1, _SHA256)
+                key.verify(signature, signing_input, PKCS1, SHA256)
             else:
-                key.verify(signature, signing_input, _PSS, _SHA256)
+                key.verify(signature, signing_input, PSS, SHA256)
         except InvalidSignature:
             raise SignatureRefused("signature does not verify") from None
 
@@ -150,72 +148,6 @@ class SharedSecret:
     def verify(self, signing_input: bytes, signature: bytes) -> None:
         if not hmac.compare_digest(hmac.digest(self._secret, signing_input, "sha256"), signature):
             raise SignatureRefused("signature does not verify")
-
-    def sign(self, signing_input: bytes) -> bytes:
-        """An HMAC can be made by whoever can check it; that is why HS256 is for closed systems only."""
-        return hmac.digest(self._secret, signing_input, "sha256")
-
-
-class PrivateKey:
-    """An asymmetric key pair for one algorithm; the server signs with it."""
-
-    __slots__ = ("_key", "public")
-
-    def __init__(self, key: PrivateMaterial, *, alg: Algorithm, kid: str | None = None) -> None:
-        material = key.public_key()
-        _require_strength(material, alg)
-        self._key = key
-        self.public = PublicKey(material, kid=kid or thumbprint(material), alg=alg)
-
-    def __repr__(self) -> str:
-        return f"PrivateKey(kid={self.kid!r}, alg={self.alg!r})"
-
-    @property
-    def kid(self) -> str:
-        return self.public.kid
-
-    @property
-    def alg(self) -> Algorithm:
-        return self.public.alg
-
-    def sign(self, signing_input: bytes) -> bytes:
-        """The signature in JOSE's form (RFC 7518 section 3, RFC 8037 section 3.1)."""
-        key: Any = self._key
-        alg = self.public.alg
-        if alg == "ES256":
-            r, s = decode_dss_signature(key.sign(signing_input, _ECDSA))
-            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-        if alg == "EdDSA":
-            signature: bytes = key.sign(signing_input)
-        else:
-            signature = key.sign(signing_input, _PKCS1 if alg == "RS256" else _PSS, _SHA256)
-        return signature
-
-    def private_bytes(self) -> bytes:
-        """PKCS #8, DER, not encrypted: to be wrapped before it leaves the process."""
-        return self._key.private_bytes(
-            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-    @classmethod
-    def from_private_bytes(cls, data: bytes, *, alg: Algorithm, kid: str) -> "PrivateKey":
-        """The key that `private_bytes` wrote. Raises InvalidKey."""
-        try:
-            key = serialization.load_der_private_key(data, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise InvalidKey("not a private key") from None
-        return cls(cast("PrivateMaterial", key), alg=alg, kid=kid)
-
-    @classmethod
-    def generate(cls, alg: Algorithm) -> "PrivateKey":
-        """A new key pair; its `kid` is the RFC 7638 thumbprint. RSA keys have 3072 bits."""
-        if alg == "ES256":
-            return cls(ec.generate_private_key(ec.SECP256R1()), alg=alg)
-        if alg == "EdDSA":
-            return cls(ed25519.Ed25519PrivateKey.generate(), alg=alg)
-        if alg in ("RS256", "PS256"):
-            return cls(rsa.generate_private_key(public_exponent=65537, key_size=3072), alg=alg)
-        raise InvalidKey("HS256 has no key pair")
 
 
 def thumbprint(key: PublicMaterial) -> str:
@@ -254,7 +186,7 @@ def public_key_from_jwk(jwk: Mapping[str, Any]) -> PublicKey:
     except (ValueError, TypeError, KeyError, JoserfcError):
         raise InvalidKey("not a valid public key") from None
     key = cast("PublicMaterial", material)
-    _require_strength(key, cast("Algorithm", alg))
+    require_strength(key, cast("Algorithm", alg))
     kid = jwk["kid"] if "kid" in jwk else thumbprint(key)
     if not isinstance(kid, str):
         raise InvalidKey("key id is not a text")
@@ -297,7 +229,7 @@ def public_key_from_pem(data: bytes, *, alg: Algorithm, kid: str | None = None) 
         key = cast("PublicMaterial", serialization.load_pem_public_key(data))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidKey("not a public key in PEM") from None
-    _require_strength(key, alg)
+    require_strength(key, alg)
     return PublicKey(key, kid=kid or thumbprint(key), alg=alg)
 
 
@@ -325,7 +257,8 @@ def _der_of(signature: bytes) -> bytes:
     return b"\x30%c\x02%c%b\x02%c%b" % (len(r) + len(s) + 4, len(r), r, len(s), s)
 
 
-def _require_strength(key: PublicMaterial, alg: Algorithm) -> None:
+def require_strength(key: PublicMaterial, alg: Algorithm) -> None:
+    """Return if *key* may be used with *alg* (RFC 8725 section 3.5). Raises InvalidKey."""
     if alg == "ES256":
         fits = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
     elif alg == "EdDSA":

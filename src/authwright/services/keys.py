@@ -33,8 +33,8 @@ from authwright.domain.revocation import FOREVER, Revocation
 from authwright.domain.secrets import derive
 from authwright.jose.claims import ACCESS_TOKEN_TYPE
 from authwright.jose.encoding import b64url_encode
-from authwright.jose.keys import Algorithm, PrivateKey, SharedSecret, VerifyingKey
-from authwright.jose.sign import Signer
+from authwright.jose.keys import Algorithm, VerifyingKey
+from authwright.jose.sign import PrivateKey, Signer, SigningSecret
 from authwright.storage.port import Counter, IncompatibleStore, NameDigest, Store, StoreUnavailable
 
 _NONCE: Final = 12
@@ -209,7 +209,7 @@ class Keyring:
         keys: dict[str, VerifyingKey] = {}
         for record in published_keys(self._signing.records, now=now, keep=self._keep):
             key = self._key(record, audience)
-            keys[record.id] = key if isinstance(key, SharedSecret) else key.public
+            keys[record.id] = key if isinstance(key, SigningSecret) else key.public
         return keys
 
     def shared_secrets(self, audience: str, now: Instant) -> dict[str, str]:
@@ -320,11 +320,11 @@ class Keyring:
         record = replace(bare, wrapped=self._wrap.wrap(material, bare))
         return record if await self._store.keys.add(record, event=made) else None
 
-    def _key(self, record: KeyRecord, audience: str) -> PrivateKey | SharedSecret:
+    def _key(self, record: KeyRecord, audience: str) -> PrivateKey | SigningSecret:
         material = self._signing.material[record.id]
         if isinstance(material, PrivateKey):
             return material
-        return SharedSecret(self._secret(record.id, audience), kid=record.id)
+        return SigningSecret(self._secret(record.id, audience), kid=record.id)
 
     def _secret(self, kid: str, audience: str) -> bytes:
         material = self._signing.material[kid]
