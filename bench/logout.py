@@ -1,4 +1,4 @@
-"""From logout to the last refusal: over guards in eight processes, and over a thousand that follow one server."""
+"""From logout to the last refusal: over guards in eight processes, and over a thousand of one server."""
 
 import json
 import statistics
@@ -18,6 +18,7 @@ API = "https://api.example.com"
 GUARDS = 8
 LOGOUTS = 1_000
 CROWD = 1_000
+CROWD_PROCESSES = 4
 CROWD_LOGOUTS = 20
 ACCOUNT = {"username": "bench", "password": "a long and unusual passphrase"}
 
@@ -48,32 +49,45 @@ async def main(issuer, key):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-# A thousand connections to the feed in one process; notes when each heard of an entry.
+# A part of a thousand guards in one process; notes when each of them took in an entry, and asks each about every token.
 _CROWD = """
-import asyncio, json, sys, time
+import asyncio, contextlib, json, sys, time
+from authwright.domain.errors import Unauthenticated
+from authwright.guard import Guard
+from authwright.guard.revocations import Follower
 
-async def follow(port, key, heard, ready):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
-    head = f"GET /revocations HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nAuthorization: Bearer {key}\\r\\n"
-    writer.write((head + "Accept: text/event-stream\\r\\n\\r\\n").encode())
-    while line := await reader.readline():
-        if line.startswith(b"event: heartbeat"):
-            ready.add(id(reader))
-        elif line.startswith(b"data: ") and b'"snapshot":false' in line:
-            moment = time.monotonic()
-            for entry in json.loads(line[6:])["entries"]:
-                heard.setdefault(entry["target"], []).append(moment)
+heard, take_in = {}, Follower._apply
 
-async def main(port, key, count):
-    heard, ready = {}, set()
-    tasks = [asyncio.create_task(follow(int(port), key, heard, ready)) for _ in range(int(count))]
-    while len(ready) < int(count):
-        await asyncio.sleep(0.01)
-    print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    print(json.dumps({target: [len(moments), max(moments)] for target, moments in heard.items()}), flush=True)
-    for task in tasks:
-        task.cancel()
+def noting(self, entries, place):
+    take_in(self, entries, place)
+    moment = time.monotonic()
+    for entry in entries:
+        heard.setdefault(entry.target, []).append(moment)
+
+Follower._apply = noting
+
+async def main(issuer, key, count):
+    async with contextlib.AsyncExitStack() as stack:
+        guards = []
+        for _ in range(int(count)):
+            guard = Guard(issuer=issuer, audience="https://api.example.com", key=key)
+            guards.append(await stack.enter_async_context(guard))
+            # One after the other: each reads the certificates that it trusts.
+            await asyncio.sleep(0.01)
+        while not all(guard.status.following for guard in guards):
+            await asyncio.sleep(0.05)
+        print("ready", flush=True)
+        ended = json.loads(await asyncio.to_thread(sys.stdin.readline))
+        refusals = 0
+        for guard in guards:
+            for token in ended:
+                try:
+                    await guard.verify(token)
+                except Unauthenticated:
+                    refusals += 1
+        moments = {target: [len(each), max(each)] for target, each in heard.items()}
+        print(json.dumps([refusals, moments]), flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -143,36 +157,46 @@ def over_guards(server: Server, key: str) -> list[Figure]:
 
 
 def over_a_crowd(server: Server, key: str) -> list[Figure]:
-    """A thousand followers of one server: what they cost it, and how long until the last of them heard of a logout."""
-    port = server.base.rpartition(":")[2]
+    """A thousand guards of one server: what they cost it, and how long until the last of them heard of a logout."""
     memory = server.memory()
-    with children(_CROWD, 1, port, key, str(CROWD)) as (crowd,):
-        said(crowd)
+    with children(_CROWD, CROWD_PROCESSES, server.base, key, str(CROWD // CROWD_PROCESSES)) as crowd:
+        for each in crowd:
+            said(each)
         grown = server.memory() - memory
         before, begun = server.cpu(), time.monotonic()
         time.sleep(10)
         idle = (server.cpu() - before) / (time.monotonic() - begun)
-        asked = {}
+        asked, ended = {}, []
         # Not opened before: the server ends a connection that asks for nothing within ten seconds.
         with connections(server, 1) as (connection,):
             for _ in range(CROWD_LOGOUTS):
                 login = log_in(connection)
                 sid = _claims(login["access_token"])["sid"]
+                ended.append(login["access_token"])
                 asked[sid] = log_out(connection, login)
                 time.sleep(0.3)
         time.sleep(1)
-        said(crowd, "tell")
-        heard: dict[str, tuple[int, float]] = json.loads(said(crowd))
-    counts = {heard.get(sid, (0, 0.0))[0] for sid in asked}
-    waits = sorted(heard[sid][1] - moment for sid, moment in asked.items() if sid in heard)
+        for each in crowd:
+            said(each, json.dumps(ended))
+        told = [json.loads(said(each)) for each in crowd]
+    refusals = sum(part for part, _ in told)
+    heard = {sid: [moments[sid] for _, moments in told if sid in moments] for sid in asked}
+    counts = {sum(count for count, _ in parts) for parts in heard.values()}
+    waits = [max(moment for _, moment in heard[sid]) - moment for sid, moment in asked.items() if heard[sid]]
     return [
         Figure(
-            f"{CROWD:,} followers of one server: of {CROWD_LOGOUTS} logouts each heard by",
+            f"{CROWD:,} guards of one server: of {CROWD_LOGOUTS} logouts each heard by",
             f"{min(counts):,} to {max(counts):,}",
             f"{CROWD:,}",
             counts == {CROWD},
         ),
-        below("logout to the last of them", waits[-1] * 1000, 1000, "ms"),
+        below("logout to the last of them", max(waits) * 1000, 1000, "ms"),
+        Figure(
+            "refusals of these tokens by all of them afterwards",
+            f"{refusals:,}",
+            f"{CROWD * CROWD_LOGOUTS:,}",
+            refusals == CROWD * CROWD_LOGOUTS,
+        ),
         below("CPU of the server while nothing happens", idle * 100, 50, "% of a core"),
         beside("memory they cost the server", grown, "MiB"),
     ]

@@ -1,14 +1,16 @@
 """A token that was seen before: what it costs, beside a bare look-up."""
 
+import asyncio
 import random
 import time
 
 from authwright.domain.instant import MICROSECONDS, Instant
+from authwright.guard import Guard
 from authwright.guard.principal import Principal
 from authwright.guard.verifier import _instant
 from authwright.jose.sign import PrivateKey
 from bench.first_sight import verifier
-from bench.yardstick import in_turns, minted
+from bench.yardstick import API, ISSUER, in_turns, minted
 
 SEEN = 100_000
 IN_USE = (1_000, SEEN)
@@ -50,6 +52,20 @@ def seen_before() -> list[tuple[dict[str, float], float]]:
             if not needed <= verify(token.decode("ascii"), now=now).scopes:
                 raise RuntimeError("a scope is missing")
 
+    guard, loop = Guard(issuer=ISSUER, audience=API), asyncio.new_event_loop()
+    # As it is while the feed is followed.
+    guard._verifier, guard._calm_until, guard._loop = judge, float("inf"), loop
+
+    def recall() -> None:
+        loop.run_until_complete(recalled())
+
+    async def recalled() -> None:
+        ask = guard.recall
+        for token in used:
+            principal = ask(token.decode("ascii"))
+            if principal is None or not needed <= principal.scopes:
+                raise RuntimeError("a scope is missing")
+
     table = dict.fromkeys(others)
 
     def bare() -> None:
@@ -60,6 +76,7 @@ def seen_before() -> list[tuple[dict[str, float], float]]:
     for count in IN_USE:
         used[:] = [token.encode("ascii") for token in others[:count]] * (20_000 // count or 1)
         chance.shuffle(used)
-        costs, slow = in_turns({"bring": bring, "bare": bare, "look": look}, len(used))
-        measured.append(({name: costs[name] - costs["bring"] for name in ("bare", "look")}, slow))
+        costs, slow = in_turns({"bring": bring, "bare": bare, "look": look, "recall": recall}, len(used))
+        measured.append(({name: costs[name] - costs["bring"] for name in ("bare", "look", "recall")}, slow))
+    loop.close()
     return measured
