@@ -50,7 +50,9 @@ async def test_what_no_longer_matters_is_forgotten_but_never_the_newest(store: S
     await store.ledger.append(replace(revocation("k", kind="key"), until=FOREVER))
     await store.ledger.append(revocation("newest", until=1))
     assert await store.ledger.forget(now=after(NOW, 5), most=10) == 0
-    assert await store.ledger.forget(now=after(NOW, 20), most=4) == 4
+    assert await store.ledger.forget(now=after(NOW, 20), most=4, through=0) == 0
+    assert await store.ledger.forget(now=after(NOW, 20), most=4, through=3) == 3
+    assert await store.ledger.forget(now=after(NOW, 20), most=1) == 1
     assert await store.ledger.forget(now=after(NOW, 20), most=4) == 2
     assert await store.ledger.forget(now=after(NOW, 20), most=4) == 0
     assert [each.number for each in await store.ledger.snapshot()] == [7, 8]

@@ -1,6 +1,7 @@
 """services.cleanup: what no longer matters is forgotten, what does is not, by one process at a time."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ async def test_one_process_at_a_time_cleans_up(service: Service, clock: Clock) -
     login = await service.registered_login("eve")
     await service.logout(login["access_token"])
     clock.advance(8 * 86_400)
-    other = Cleanup(service.server.store)
+    other = Cleanup(service.server.store, lambda: 0)
     assert await service.server.store.facts.claim("cleanup", "x", now=clock(), until=after(clock(), 60))
     assert await other.run(clock()) == 0
     clock.advance(60)
@@ -71,7 +72,7 @@ async def test_a_clock_that_jumped_ahead_makes_it_forget_nothing_that_matters(
     seen: list[Instant] = []
     ran = asyncio.Event()
 
-    async def noted(now: Instant) -> int:
+    async def noted(now: Instant, **_: object) -> int:
         seen.append(now)
         ran.set()
         return 0
@@ -86,3 +87,38 @@ async def test_a_clock_that_jumped_ahead_makes_it_forget_nothing_that_matters(
     task.cancel()
     # What has passed by the machine's own count, and not by the wall clock's.
     assert begun <= seen[-1] < after(begun, 3600)
+
+
+async def test_r102_a_clock_that_is_days_ahead_from_the_beginning_deletes_no_revocation_that_matters(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.register("ada")
+    for _ in range(3):
+        await service.logout((await service.login("ada"))["access_token"])
+    server, ran = service.server, asyncio.Event()
+    forget, feed = server.store.ledger.forget, server.revoke.feed
+
+    async def noted(**options: Any) -> int:
+        forgotten = await forget(**options)
+        ran.set()
+        return forgotten
+
+    async def cleaned() -> list[int]:
+        ran.clear()
+        task = asyncio.create_task(server.cleanup.run_regularly(clock))
+        await asyncio.wait_for(ran.wait(), 5)
+        task.cancel()
+        # The next one may begin.
+        clock.advance(600)
+        return [entry.number for entry in await server.store.ledger.snapshot()]
+
+    monkeypatch.setattr("authwright.services.cleanup.EVERY_SECONDS", 0)
+    monkeypatch.setattr(server.store.ledger, "forget", noted)
+    # As a machine that begins with its clock a month ahead.
+    clock.advance(30 * 86_400)
+    assert await cleaned() == [1, 2, 3]
+    # By its own count of time the first two can meet no token any more.
+    steady = feed._loop_time
+    monkeypatch.setattr(feed, "_loop_time", lambda: steady() + feed.matters + 1)
+    server.revoke.forget(clock())
+    assert await cleaned() == [3]

@@ -132,7 +132,7 @@ class Server:
         self.rates = Rates(clock, *shared)
         self.quotas = Quotas(self.store, self.usage, clock, alone=alone)
         self.limits = Limits(self.plans, self.rates, self.quotas, self.usage, self.metrics)
-        self.cleanup = Cleanup(self.store)
+        self.cleanup = Cleanup(self.store, lambda: self.revoke.feed.forgotten)
         self.verify = Verify(
             self.keyring,
             self.revoke,

@@ -32,21 +32,27 @@ log = structlog.get_logger("authwright.cleanup")
 
 
 class Cleanup:
-    """Deletes old rows."""
+    """Deletes old rows. *forgotten*: up to which number this process has let go of the ledger (`Feed.forgotten`)."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, forgotten: Callable[[], int]) -> None:
         self._store = store
+        self._forgotten = forgotten
         self._holder = secrets.token_hex(8)
 
-    async def run(self, now: Instant) -> int:
-        """Forget all there is to forget, unless another process is at it; how many rows. Raises StoreUnavailable."""
+    async def run(self, now: Instant, *, through: int | None = None) -> int:
+        """Forget all there is to forget, unless another process is at it; how many rows. Of the ledger entries up to
+        *through* only, if that is given. Raises StoreUnavailable.
+        """
         until = after(now, _CLAIM_SECONDS)
         if not await self._store.facts.claim(_CLAIM, self._holder, now=now, until=until):
             return 0
         store = self._store
         steps: tuple[tuple[str, Callable[[], Awaitable[int]]], ...] = (
             ("sessions", lambda: store.sessions.forget(before=after(now, -_KEEP_SESSIONS), most=_MOST_SESSIONS)),
-            ("revocations", lambda: store.ledger.forget(now=after(now, -_KEEP_REVOCATIONS), most=_BATCH)),
+            (
+                "revocations",
+                lambda: store.ledger.forget(now=after(now, -_KEEP_REVOCATIONS), most=_BATCH, through=through),
+            ),
             ("reset_tokens", lambda: store.users.forget_resets(now=now, most=_BATCH)),
             (
                 "throttles",
@@ -75,8 +81,9 @@ class Cleanup:
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
-                # A wall clock that jumped ahead must not make us forget what still matters.
-                await self.run(min(clock(), after(begun_wall, loop.time() - begun)))
+                # A wall clock that jumped ahead must not make us forget what still matters, nor one that was ahead from
+                # the beginning what can still meet a token.
+                await self.run(min(clock(), after(begun_wall, loop.time() - begun)), through=self._forgotten())
             except StoreUnavailable as error:
                 log.error("cleanup_failed", detail=str(error))
             except Exception:

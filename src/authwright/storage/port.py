@@ -399,8 +399,10 @@ class Ledger(Protocol):
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, int]]:
         """UTC day (since 1970) and how many of the entries that are kept were written on it."""
 
-    async def forget(self, *, now: Instant, most: int) -> int:
-        """Delete at most *most* entries that no longer matter at *now*, oldest first, never the newest; how many."""
+    async def forget(self, *, now: Instant, most: int, through: int | None = None) -> int:
+        """Delete at most *most* entries that no longer matter at *now*, and have a number up to *through* if it is
+        given, oldest first, never the newest; how many.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

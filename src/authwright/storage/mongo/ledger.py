@@ -61,8 +61,9 @@ class MongoLedger:
         )
         return [(int(row["_id"]), int(row["count"])) for row in rows]
 
-    async def forget(self, *, now: Instant, most: int) -> int:
-        which = {"until": {"$lte": now}, "_id": {"$lt": await self._newest()}}
+    async def forget(self, *, now: Instant, most: int, through: int | None = None) -> int:
+        newest = await self._newest()
+        which = {"until": {"$lte": now}, "_id": {"$lt": newest if through is None else min(newest, through + 1)}}
         old = await self._entries.find(which, sort=[("until", 1)], most=most, only=["_id"])
         return await self._entries.delete({"_id": {"$in": [each["_id"] for each in old]}})
 

@@ -50,6 +50,7 @@ _newest = select(func.max(revocations.c.number)).scalar_subquery()
 _SNAPSHOT = compiled(select(revocations).order_by(revocations.c.number))
 
 
+_ALL = 2**62
 _day = revocations.c.at.op("/")(DAY)
 _COUNT_BY_DAY = compiled(select(_day, func.count()).where(revocations.c.at >= bindparam("since")).group_by(_day))
 _FORGET = compiled(
@@ -57,7 +58,11 @@ _FORGET = compiled(
     .where(
         revocations.c.number.in_(
             select(revocations.c.number)
-            .where(revocations.c.until <= bindparam("now"), revocations.c.number < _newest)
+            .where(
+                revocations.c.until <= bindparam("now"),
+                revocations.c.number < _newest,
+                revocations.c.number <= bindparam("through", type_=revocations.c.number.type),
+            )
             .order_by(revocations.c.until)
             .limit(bindparam("most"))
         )
@@ -92,8 +97,9 @@ class SqlLedger:
     async def count_by_day(self, *, since: Instant) -> Sequence[tuple[int, int]]:
         return [(row[0], row[1]) for row in await self._database.report(_COUNT_BY_DAY, {"since": since})]
 
-    async def forget(self, *, now: Instant, most: int) -> int:
-        return len(await self._database.write(_FORGET, {"now": now, "most": most}))
+    async def forget(self, *, now: Instant, most: int, through: int | None = None) -> int:
+        parameters = {"now": now, "most": most, "through": _ALL if through is None else through}
+        return len(await self._database.write(_FORGET, parameters))
 
 
 def _revocation(row: Row) -> Revocation:
