@@ -23,6 +23,7 @@ KEEP_USAGE_DAYS: Final = 400
 _BATCH: Final = 200
 # Finding them reads the whole table, on a thread; the store deletes them in batches.
 _MOST_SESSIONS: Final = 10_000
+# Where a wall clock alone says what matters no more, it may be wrong.
 _KEEP_REVOCATIONS: Final = _DAY
 # So long after they were full, which also forgives a clock that is ahead.
 _KEEP_ALLOWANCES: Final = 3600
@@ -43,16 +44,14 @@ class Cleanup:
         """Forget all there is to forget, unless another process is at it; how many rows. Of the ledger entries up to
         *through* only, if that is given. Raises StoreUnavailable.
         """
+        revoked_until = after(now, -_KEEP_REVOCATIONS) if through is None else now
         until = after(now, _CLAIM_SECONDS)
         if not await self._store.facts.claim(_CLAIM, self._holder, now=now, until=until):
             return 0
         store = self._store
         steps: tuple[tuple[str, Callable[[], Awaitable[int]]], ...] = (
             ("sessions", lambda: store.sessions.forget(before=after(now, -_KEEP_SESSIONS), most=_MOST_SESSIONS)),
-            (
-                "revocations",
-                lambda: store.ledger.forget(now=after(now, -_KEEP_REVOCATIONS), most=_BATCH, through=through),
-            ),
+            ("revocations", lambda: store.ledger.forget(now=revoked_until, most=_BATCH, through=through)),
             ("reset_tokens", lambda: store.users.forget_resets(now=now, most=_BATCH)),
             (
                 "throttles",
