@@ -141,17 +141,17 @@ async def test_clean_up_is_not_cut_off_by_the_next_revocation(issuer: Scripted) 
     async with protecting(issuer) as guard:
         stream = await begun(issuer, guard)
         call = Call(GuardMiddleware(careful, guard=guard), issuer.token())
-        await until(lambda: guard._watched)
+        await until(lambda: guard._watch.watched)
         for number in range(6, 10):
             stream.entries(number, session(number, "s" if number == 6 else f"other {number}"))
             stream.heartbeat(number)
             await until(lambda number=number: guard.status.revocations == number - 5)
-            await until(lambda: guard._looked_for == guard._revocations.version)
+            await until(lambda: guard._watch._looked_for == guard._revocations.version)
         go.set()
         await asyncio.wait_for(call.task, 3)
         assert cleaned.is_set()
         assert call.status == 401
-        assert not guard._watched
+        assert not guard._watch.watched
 
 
 async def test_a_server_that_gives_up_a_request_is_not_taken_for_a_revocation(issuer: Scripted) -> None:
@@ -161,11 +161,11 @@ async def test_a_server_that_gives_up_a_request_is_not_taken_for_a_revocation(is
     async with protecting(issuer) as guard:
         await begun(issuer, guard)
         call = Call(GuardMiddleware(long, guard=guard), issuer.token())
-        await until(lambda: guard._watched)
+        await until(lambda: guard._watch.watched)
         call.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call.task
-        assert (call.sent, guard._watched) == ([], set())
+        assert (call.sent, guard._watch.watched) == ([], set())
 
 
 async def streaming(_scope: Any, _receive: Any, send: Any) -> None:
@@ -200,7 +200,7 @@ async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_
 ) -> None:
     # Whoever finds no place at once is told that there is much to ask.
     monkeypatch.setattr(questions, "WAIT_SECONDS", 0)
-    monkeypatch.setattr("authwright.guard.guard.MOST_QUESTIONS", 8)
+    monkeypatch.setattr("authwright.guard.watch.MOST_QUESTIONS", 8)
     asked: set[str] = set()
     answer_them = asyncio.Event()
 
@@ -215,29 +215,29 @@ async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_
         stream = await begun(issuer, guard)
         tokens = [issuer.token(jti=str(number)) for number in range(40)]
         calls = [Call(GuardMiddleware(streaming, guard=guard), token) for token in tokens]
-        await until(lambda: len(guard._watched) == len(calls))
+        await until(lambda: len(guard._watch.watched) == len(calls))
         stream.close()
         await until(lambda: not guard.status.following)
         # A minute later.
         guard._calm_until = float("-inf")
         await until(lambda: len(asked) >= 4)
         answer_them.set()
-        await until(lambda: len(asked) == len(calls) and len(guard._watched) == len(calls) - 2)
+        await until(lambda: len(asked) == len(calls) and len(guard._watch.watched) == len(calls) - 2)
         assert [number for number, call in enumerate(calls) if call.task.done()] == [3, 17]
         # Others ask so much that there is no place for the looks: that ends nothing either.
         life = guard._life
         assert life
         for _ in range(questions.MOST_QUESTIONS):
             await life.questions._places.acquire()
-        looks, look_at = [], guard._look_at
+        looks, look_at = [], guard._watch._look_at
 
         async def noted(watched: Any, places: Any) -> None:
             await look_at(watched, places)
             looks.append(watched)
 
-        monkeypatch.setattr(guard, "_look_at", noted)
+        monkeypatch.setattr(guard._watch, "_look_at", noted)
         await until(lambda: len(looks) > len(calls), 10)
-        assert len(guard._watched) == len(calls) - 2
+        assert len(guard._watch.watched) == len(calls) - 2
         for call in calls:
             call.task.cancel()
         await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
@@ -263,7 +263,7 @@ async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
         assert call.status == 200
         now[0] = Instant(now[0] + 301 * 1_000_000)
         await heard(guard, lambda: stream.heartbeat(5))
-        await guard._look()
+        await guard._watch.look()
         assert not call.task.done()
         assert guard._life
         if status == "busy":
@@ -272,9 +272,9 @@ async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
         await until(lambda: not guard.status.following)
         # A minute later.
         guard._calm_until = float("-inf")
-        await guard._look()
+        await guard._watch.look()
         if goes_on:
-            assert [watched.revoked for watched in guard._watched] == [False]
+            assert [watched.revoked for watched in guard._watch.watched] == [False]
         else:
             await until(call.task.done)
         call.task.cancel()
@@ -304,10 +304,10 @@ async def test_a_stream_of_a_key_goes_on_unvouched_for_as_long_as_that_of_a_toke
         # A minute later, and nobody vouches for the key.
         now[0] = Instant(now[0] + 299 * 1_000_000)
         guard._calm_until = float("-inf")
-        await guard._look()
-        assert [watched.revoked for watched in guard._watched] == [False]
+        await guard._watch.look()
+        assert [watched.revoked for watched in guard._watch.watched] == [False]
         now[0] = Instant(now[0] + 2 * 1_000_000)
-        await guard._look()
+        await guard._watch.look()
         await until(call.task.done)
         await asyncio.gather(call.task, return_exceptions=True)
 
@@ -377,12 +377,12 @@ async def test_what_goes_on_ends_with_its_caller_whatever_it_waits_for(issuer: S
                     cleaned.set()
 
         task = asyncio.create_task(waits())
-        await until(lambda: guard._watched)
+        await until(lambda: guard._watch.watched)
         ends(stream)
         with pytest.raises(Unauthenticated, match="revoked"):
             await asyncio.wait_for(task, 1)
         assert cleaned.is_set()
-        assert not guard._watched
+        assert not guard._watch.watched
         # Who was revoked before begins nothing.
         with pytest.raises(Unauthenticated):
             async with guard.while_good(principal, token):
@@ -402,9 +402,9 @@ async def test_what_ends_by_itself_or_is_given_up_is_not_taken_for_revoked(issue
         # A cancellation that comes when all is done arrives inside, and not later.
         with pytest.raises(Unauthenticated):
             async with guard.while_good(principal, token):
-                next(iter(guard._watched)).end()
+                next(iter(guard._watch.watched)).end()
         await asyncio.sleep(0)
-        assert not guard._watched
+        assert not guard._watch.watched
 
 
 async def test_what_goes_on_ends_when_nothing_is_heard_and_the_route_minds(issuer: Scripted) -> None:
@@ -464,7 +464,7 @@ async def test_streams_behind_a_dependency_are_cut_off_though_nothing_comes(issu
             with pytest.raises(httpx2.RemoteProtocolError):
                 await asyncio.wait_for(anext(chunks), 1)
             await until(lambda: ended == ["stream"])
-            assert not guard._watched
+            assert not guard._watch.watched
 
 
 async def test_websockets_behind_a_dependency_are_closed_though_nobody_speaks(issuer: Scripted) -> None:

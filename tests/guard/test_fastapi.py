@@ -282,7 +282,7 @@ async def test_streams_end_when_their_caller_is_revoked(issuer: Issuer, guard: G
                 assert answer.status_code == 200
                 chunks = answer.aiter_raw()
                 await anext(chunks)
-                await until(lambda: len(guard._watched) == 3)
+                await until(lambda: len(guard._watch.watched) == 3)
                 await issuer.service.http.post("/logout", json={"refresh_token": login["refresh_token"]})
                 # Cut off, and not ended as if that were all of it.
                 with pytest.raises(httpx2.RemoteProtocolError):
@@ -292,7 +292,7 @@ async def test_streams_end_when_their_caller_is_revoked(issuer: Issuer, guard: G
             refused = await slow
             assert (refused.status_code, refused.json()["detail"]) == (401, "The token was revoked.")
             await anext(goes_on)
-    assert not guard._watched
+    assert not guard._watch.watched
 
 
 async def read_on(chunks: AsyncIterator[bytes]) -> None:

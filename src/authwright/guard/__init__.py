@@ -5,7 +5,8 @@ for any other ASGI app `authwright.guard.asgi`. `Principal` is who is calling.
 """
 
 from authwright.domain.errors import Forbidden, InsufficientScope, Refusal, Unauthenticated, Unavailable
-from authwright.guard.guard import Guard, OnStale
+from authwright.guard.guard import Guard
+from authwright.guard.policy import OnStale
 from authwright.guard.principal import Principal
 from authwright.guard.status import Status
 from authwright.guard.verifier import Verifier

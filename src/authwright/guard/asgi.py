@@ -18,8 +18,10 @@ from authwright.domain.errors import InvalidRequest, Refusal, Unauthenticated
 from authwright.guard.credential import credential
 from authwright.guard.environment import read_environment
 from authwright.guard.errors import PROBLEM, problem, refusal_headers
-from authwright.guard.guard import Guard, OnStale, Watched, require_on_stale
+from authwright.guard.guard import Guard
+from authwright.guard.policy import OnStale, require_on_stale
 from authwright.guard.principal import Principal
+from authwright.guard.watch import Watched
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

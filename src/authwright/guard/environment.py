@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from authwright.guard.guard import MAX_STALENESS, Guard, OnStale, names_in
+from authwright.guard.guard import MAX_STALENESS, Guard
+from authwright.guard.policy import OnStale, names_in
 
 _PREFIX: Final = "AUTHWRIGHT_GUARD_"
 _NAMES: Final = frozenset(

@@ -27,7 +27,7 @@ from authwright.guard import guard as core
 from authwright.guard.asgi import POLICY_VIOLATION
 from authwright.guard.credential import credential
 from authwright.guard.errors import refusal_headers
-from authwright.guard.guard import OnStale, names_in, require_on_stale
+from authwright.guard.policy import OnStale, names_in, require_on_stale
 from authwright.guard.principal import Principal
 
 __all__ = ["Guard", "OnStale", "Principal"]

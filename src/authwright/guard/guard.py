@@ -12,24 +12,25 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, Literal, Self, get_args
+from typing import Final, Self
 
 from authwright.domain.errors import Forbidden, InsufficientScope, Unauthenticated, Unavailable
 from authwright.domain.instant import MICROSECONDS, Instant
 from authwright.domain.revocation import Revocations
 from authwright.domain.secrets import API_KEY_PREFIX, CLIENT_KEY_PREFIX, is_key, key_digest
 from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
-from authwright.guard.life import LOOK_SECONDS, Life, steady_clock
+from authwright.guard.life import Life, steady_clock
 from authwright.guard.limits import Limits, OnLost, Terms, require_on_lost
+from authwright.guard.policy import OnStale, either, require_on_stale
 from authwright.guard.principal import Principal
-from authwright.guard.questions import MOST_QUESTIONS, Questions, TooManyQuestions
+from authwright.guard.questions import Questions
 from authwright.guard.status import Status
 from authwright.guard.verifier import MAX_CACHED_BYTES, Verifier
+from authwright.guard.watch import Watch, Watched
 from authwright.jose.encoding import b64url_decode
 from authwright.jose.errors import InvalidKey, InvalidToken, UnknownKey
 from authwright.jose.keys import PublicKey, SharedSecret
 
-OnStale = Literal["introspect", "allow", "refuse"]
 FIRST_SECONDS: Final = 2.0
 """How long the first callers wait for keys and the first snapshot."""
 MAX_STALENESS: Final = 5.0
@@ -45,28 +46,6 @@ log = logging.getLogger("authwright.guard")
 def system_clock() -> Instant:
     """Now."""
     return Instant(time.time_ns() // 1000)
-
-
-class Watched:
-    """A task that goes on for its *principal*, who came with *token*. *revoked*: it was cancelled for that."""
-
-    __slots__ = ("on_stale", "principal", "revoked", "task", "token")
-
-    def __init__(self, principal: Principal, token: str, on_stale: OnStale | None) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("only a task can be watched")
-        self.principal = principal
-        self.token = token
-        self.on_stale = on_stale
-        self.task = task
-        self.revoked = False
-
-    def end(self) -> None:
-        # Once: what cleans up must not be cut off by the next look.
-        if not self.revoked:
-            self.revoked = True
-            self.task.cancel()
 
 
 class Guard:
@@ -143,8 +122,12 @@ class Guard:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keys: Mapping[str, PublicKey] | None = None
         self._calm_until = float("-inf")
-        self._watched: set[Watched] = set()
-        self._looked_at, self._looked_for = float("-inf"), 0
+        self._watch = Watch(
+            self._revocations,
+            is_calm=lambda: steady_clock() < self._calm_until,
+            vouched=lambda watched: self._despite_staleness(watched.token, watched.on_stale or self._on_stale),
+            is_over=self._is_over,
+        )
         self._alarmed = False
         self._alarms = 0
 
@@ -273,18 +256,18 @@ class Guard:
         finally:
             self.unwatch(watched)
 
-    def watch(self, principal: Principal, token: str, on_stale: OnStale | None = None) -> "Watched":
+    def watch(self, principal: Principal, token: str, on_stale: OnStale | None = None) -> Watched:
         """Cancel the task that runs now when *principal*, who came with *token*, is revoked, until `unwatch`; also if
         revocations were not heard of for too long and *on_stale* then refuses. Raises Unauthenticated.
         """
         self.check(principal)
         watched = Watched(principal, token, on_stale)
-        self._watched.add(watched)
+        self._watch.watched.add(watched)
         return watched
 
-    def unwatch(self, watched: "Watched") -> None:
+    def unwatch(self, watched: Watched) -> None:
         """What `watch` answered with is done."""
-        self._watched.discard(watched)
+        self._watch.watched.discard(watched)
 
     def require(
         self,
@@ -301,9 +284,9 @@ class Guard:
         if not scopes <= principal.scopes:
             raise InsufficientScope(" ".join(sorted(scopes)))
         if plans is not None and principal.plan not in plans:
-            raise Forbidden(f"This needs the plan {_either(plans)}.")
+            raise Forbidden(f"This needs the plan {either(plans)}.")
         if roles is not None and roles.isdisjoint(principal.roles):
-            raise Forbidden(f"This needs the role {_either(roles)}.")
+            raise Forbidden(f"This needs the role {either(roles)}.")
 
     @property
     def status(self) -> Status:
@@ -359,7 +342,7 @@ class Guard:
                 limits,
                 has_secrets=bool(self._secrets),
                 on_progress=self._progress,
-                look=self._look,
+                look=self._watch.look,
             )
             self._loop, self._life = loop, life
         return life
@@ -387,44 +370,15 @@ class Guard:
         self._calm_until = min(as_of + self._max_staleness, life.jwks.good_until)
         if life.jwks.fetched_at is not None and as_of > float("-inf"):
             life.complete.set()
-        if self._watched and steady_clock() >= self._looked_at + LOOK_SECONDS / 10:
-            self._end_revoked()
+        self._watch.on_news()
         if self._alarmed and steady_clock() < self._calm_until:
             self._alarmed = False
             log.warning("revocations are followed again")
 
-    def _end_revoked(self) -> None:
-        if self._revocations.version != self._looked_for:
-            self._looked_at, self._looked_for = steady_clock(), self._revocations.version
-            for watched in self._watched:
-                if self._refuses(watched.principal):
-                    watched.end()
-
-    async def _look(self) -> None:
-        """Look at what goes on, also for what was not heard of."""
-        self._end_revoked()
-        if steady_clock() >= self._calm_until:
-            # Each in its turn, however many there are, and half of the places are for those who come anew.
-            places = asyncio.Semaphore(MOST_QUESTIONS // 2)
-            await asyncio.gather(*(self._look_at(watched, places) for watched in self._watched if not watched.revoked))
-
-    async def _look_at(self, watched: Watched, places: asyncio.Semaphore) -> None:
-        try:
-            async with places:
-                if watched not in self._watched or steady_clock() < self._calm_until:
-                    # It is done, or the feed is back.
-                    return
-                vouched = await self._despite_staleness(watched.token, watched.on_stale or self._on_stale)
-        except TooManyQuestions:
-            # This guard is busy; that says nothing about the caller.
-            vouched = False
-        except (Unauthenticated, Unavailable):
-            watched.end()
-            return
-        # Only a feed that is followed lets anybody go on for longer than a token is good, whoever came with a key, too.
-        good_until = min(watched.principal.expires_at, watched.principal.issued_at + self._max_lifetime) + self._leeway
-        if not vouched and good_until <= self._clock() // MICROSECONDS:
-            watched.end()
+    def _is_over(self, principal: Principal) -> bool:
+        # A key is good for years, and what it began goes on no longer than what a token began.
+        good_until = min(principal.expires_at, principal.issued_at + self._max_lifetime) + self._leeway
+        return good_until <= self._clock() // MICROSECONDS
 
     async def _despite_staleness(self, token: str, on_stale: OnStale) -> bool:
         """Return if *token* may pass although revocations may be missing: True, or False if that holds only until it
@@ -475,18 +429,3 @@ class Guard:
         if self._refuses(principal):
             raise Unauthenticated("The key is not valid.", detail="revoked")
         return principal
-
-
-def require_on_stale(on_stale: str) -> None:
-    """Raises ValueError unless *on_stale* is one of `introspect`, `allow`, `refuse`."""
-    if on_stale not in get_args(OnStale):
-        raise ValueError(f"on_stale is {_either(get_args(OnStale))}")
-
-
-def names_in(text: str) -> list[str]:
-    """The names in *text*, of scopes, plans or roles, separated by spaces or commas."""
-    return text.replace(",", " ").split()
-
-
-def _either(names: Any) -> str:
-    return " or ".join(repr(name) for name in sorted(names))

@@ -1,0 +1,98 @@
+"""What goes on for long after its caller was let in: ended when that caller is revoked, or nobody vouches for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from authwright.domain.errors import Unauthenticated, Unavailable
+from authwright.domain.revocation import Revocations
+from authwright.guard.life import LOOK_SECONDS, steady_clock
+from authwright.guard.policy import OnStale
+from authwright.guard.principal import Principal
+from authwright.guard.questions import MOST_QUESTIONS, TooManyQuestions
+
+_AT_ONCE: Final = LOOK_SECONDS / 10
+"""How often at most news is looked into."""
+
+
+class Watched:
+    """A task that goes on for its *principal*, who came with *token*. *revoked*: it was cancelled for that."""
+
+    __slots__ = ("on_stale", "principal", "revoked", "task", "token")
+
+    def __init__(self, principal: Principal, token: str, on_stale: OnStale | None) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be watched")
+        self.principal = principal
+        self.token = token
+        self.on_stale = on_stale
+        self.task = task
+        self.revoked = False
+
+    def end(self) -> None:
+        # Once: what cleans up must not be cut off by the next look.
+        if not self.revoked:
+            self.revoked = True
+            self.task.cancel()
+
+
+class Watch:
+    """All that is watched by one guard. *revocations* is fed by somebody else.
+
+    *is_calm* tells whether revocations are heard of. Where they are not, *vouched* asks about one of the watched, and
+    raises Unauthenticated or Unavailable for who must not go on; if it is False, as nobody could be asked, *is_over*
+    tells whether the credential by itself is good no more.
+    """
+
+    def __init__(
+        self,
+        revocations: Revocations,
+        *,
+        is_calm: Callable[[], bool],
+        vouched: Callable[[Watched], Awaitable[bool]],
+        is_over: Callable[[Principal], bool],
+    ) -> None:
+        self._revocations = revocations
+        self._is_calm = is_calm
+        self._vouched = vouched
+        self._is_over = is_over
+        self.watched: set[Watched] = set()
+        self._looked_at, self._looked_for = float("-inf"), 0
+
+    def on_news(self) -> None:
+        """Something was heard of revocations."""
+        if self.watched and steady_clock() >= self._looked_at + _AT_ONCE:
+            self._end_revoked()
+
+    async def look(self) -> None:
+        """Look at all of it, also for what was not heard of."""
+        self._end_revoked()
+        if not self._is_calm():
+            # Each in its turn, however many there are, and half of the places are for those who come anew.
+            places = asyncio.Semaphore(MOST_QUESTIONS // 2)
+            await asyncio.gather(*(self._look_at(each, places) for each in self.watched if not each.revoked))
+
+    def _end_revoked(self) -> None:
+        if self._revocations.version != self._looked_for:
+            self._looked_at, self._looked_for = steady_clock(), self._revocations.version
+            for each in self.watched:
+                if self._revocations.refuses(each.principal) is not None:
+                    each.end()
+
+    async def _look_at(self, watched: Watched, places: asyncio.Semaphore) -> None:
+        try:
+            async with places:
+                if watched not in self.watched or self._is_calm():
+                    # It is done, or the feed is back.
+                    return
+                vouched = await self._vouched(watched)
+        except TooManyQuestions:
+            # This guard is busy; that says nothing about the caller.
+            vouched = False
+        except (Unauthenticated, Unavailable):
+            watched.end()
+            return
+        # Only a feed that is followed lets anybody go on for longer than a credential is good.
+        if not vouched and self._is_over(watched.principal):
+            watched.end()
