@@ -315,9 +315,10 @@ def test_the_protected_apis_of_the_pages_work(page: str, tmp_path: Path) -> None
 
 _OTHER_WAYS = """
 import asyncio, json, os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
-from fastapi import Depends, FastAPI, Request, Security
+from fastapi import Depends, FastAPI, Request, Security, WebSocket
 from fastapi.responses import StreamingResponse
 from authwright.guard.fastapi import Guard, Principal
 TOKEN = {token!r}
@@ -336,6 +337,9 @@ async def generate():
 with TestClient(app) as http:
     assert http.get("/tokens").status_code == 401
     print(http.get("/tokens", headers=HEADERS).text)
+    with http.websocket_connect("/chat", headers=HEADERS) as chat:
+        chat.send_text("hello")
+        print(chat.receive_text())
 """
 _MIDDLEWARE = """
 from starlette.testclient import TestClient
@@ -392,7 +396,7 @@ def test_the_other_ways_to_protect_an_api(tmp_path: Path) -> None:
         here = {ISSUER: server.base, "awk_...": limits}
 
         stream = taken(page, 2) + taken(page, 4)
-        assert ran(given + _STREAM.format(block=stream), tmp_path) == "one two\n"
+        assert ran(given + _STREAM.format(block=stream), tmp_path) == "one two\nbholay says: hello\n"
         wrapped = ran(given + _MIDDLEWARE.format(block=taken(page, 3, here=here)), tmp_path)
         assert wrapped == '[200, 200, 401, 200, 401, 403]\n"bholay"\n'
         indented = "".join(f"    {line}\n" for line in taken(page, 5).splitlines())

@@ -123,13 +123,14 @@ class ForwardAuth:
         else:
             principal = await self._verify.token(presented, now=self._clock(), audience=audience)
         call.scope["authwright.caller"] = principal
+        # Who may not pass pays for asking, too, as at every route of this server.
+        await charge(call, principal, self._limits, now=self._clock())
         if policy.scope is not None:
             needed = parse_scope(policy.scope.replace(",", " "))
             if not needed <= principal.scopes:
                 raise InsufficientScope(format_scope(needed))
         if policy.plan is not None and principal.plan not in re.split("[ ,]", policy.plan):
             raise Forbidden("Your plan does not include this.", detail="plan")
-        await charge(call, principal, self._limits, now=self._clock())
         return principal
 
     def _for_nginx(self, refusal: Refusal | StoreUnavailable, call: Call) -> Reply:
