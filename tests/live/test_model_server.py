@@ -236,6 +236,79 @@ def test_what_istio_is_told_fits_the_tokens(setup: Setup) -> None:
     assert not passes(f"{head}.{claims}.{signature[::-1]}")
 
 
+# In the place of Ray: the app that the page has it build is made here, and asked.
+_RAY = """
+import asyncio, json, sys, types, httpx2
+
+built = []
+serve = types.SimpleNamespace()
+serve.ingress = lambda build: lambda: build
+serve.deployment = lambda build: types.SimpleNamespace(bind=lambda: built.append(build))
+sys.modules["ray"] = types.SimpleNamespace(serve=serve)
+{block}
+async def main():
+    app = built[0]()
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://models") as http:
+        for headers in ({{}}, {{"authorization": "Bearer " + sys.argv[1]}}):
+            answer = await http.get("/predict", headers=headers)
+            print(answer.status_code, answer.json() if answer.status_code == 200 else answer.json()["error"])
+
+asyncio.run(main())
+"""
+# In the place of JupyterHub: what it does with an authenticator.
+_HUB = """
+import asyncio, sys, types, urllib.request
+
+class Authenticator:
+    def normalize_username(self, username):
+        return username.lower()
+
+sys.modules["jupyterhub"] = types.ModuleType("jupyterhub")
+sys.modules["jupyterhub.auth"] = types.SimpleNamespace(Authenticator=Authenticator)
+c = types.SimpleNamespace(JupyterHub=types.SimpleNamespace(), Authenticator=types.SimpleNamespace())
+{block}
+async def main(name, password):
+    hub = c.JupyterHub.authenticator_class()
+    print(await hub.authenticate(None, {{"username": name, "password": "wrong"}}))
+    user = types.SimpleNamespace(name=name)
+    print(await hub.refresh_user(user))
+    print(await hub.authenticate(None, {{"username": name, "password": password}}))
+    print(await hub.refresh_user(user))
+    form = {{"username": name, "password": password}}
+    async with httpx2.AsyncClient(base_url=ISSUER) as http:
+        token = (await http.post("/login", data=form)).json()["access_token"]
+        await http.post("/logout?everywhere=true", headers={{"authorization": "Bearer " + token}})
+    for _ in range(100):
+        if not await hub.refresh_user(user): break
+        await asyncio.sleep(0.01)
+    print(await hub.refresh_user(user))
+    await guard.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def printed(script: str, *arguments: str, **known: str) -> list[str]:
+    command = [sys.executable, "-W", "ignore", "-c", script, *arguments]
+    done = subprocess.run(command, env=environment(**known), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_lines_for_ray_serve(setup: Setup) -> None:
+    token = setup.login()["access_token"]
+    told = printed(_RAY.format(block=taken(PAGE, 4)), token, **setup.environment)
+    assert told == ["401 invalid_token", "200 a prediction"]
+
+
+def test_the_lines_for_jupyterhub(setup: Setup) -> None:
+    here = {"https://auth.example.com": setup.auth.base, "https://hub.example.com": MODELS}
+    key = Path(setup.environment["AUTHWRIGHT_GUARD_KEY_FILE"]).read_text().strip()
+    script = _HUB.format(block=taken(PAGE, 5, here=here))
+    told = printed(script, FORM["username"], FORM["password"], AUTHWRIGHT_GUARD_KEY=key)
+    assert told == ["None", "False", str({"name": FORM["username"], "admin": False}), "True", "False"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [

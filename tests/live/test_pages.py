@@ -56,6 +56,8 @@ ELSEWHERE = {
         "custom_auth: authwright.guard.litellm.user_api_key_auth",
     ),
     ("docs/howto/protect-a-model-server.md", 3): ("test_model_server.py", "taken(PAGE, 3,"),
+    ("docs/howto/protect-a-model-server.md", 4): ("test_model_server.py", "taken(PAGE, 4)"),
+    ("docs/howto/protect-a-model-server.md", 5): ("test_model_server.py", "taken(PAGE, 5,"),
     ("docs/howto/call-it-from-typescript.md", 0): (
         "test_release.py",
         '(ROOT / "docs/howto/call-it-from-typescript.md")',

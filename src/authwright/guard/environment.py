@@ -85,6 +85,9 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
             max_staleness = float(text)
         except ValueError:
             problems.append("AUTHWRIGHT_GUARD_MAX_STALENESS is a number of seconds")
+    metrics_path = environment.get("AUTHWRIGHT_GUARD_METRICS_PATH") or None
+    if metrics_path is not None and not (metrics_path.startswith("/") and len(metrics_path) > 1):
+        problems.append("AUTHWRIGHT_GUARD_METRICS_PATH is a path below /")
     switches = {}
     for name in ("AUTHWRIGHT_GUARD_ACCEPT_KEYS", "AUTHWRIGHT_GUARD_LIMITS"):
         text = (environment.get(name) or "false").lower()
@@ -99,7 +102,7 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
         key=key,
         scopes=frozenset(names_in(environment.get("AUTHWRIGHT_GUARD_SCOPES", ""))),
         open_paths=tuple(environment.get("AUTHWRIGHT_GUARD_OPEN_PATHS", "").split()),
-        metrics_path=environment.get("AUTHWRIGHT_GUARD_METRICS_PATH") or None,
+        metrics_path=metrics_path,
         on_stale=on_stale,
         max_staleness=max_staleness,
         accept_keys=switches["AUTHWRIGHT_GUARD_ACCEPT_KEYS"],

@@ -34,8 +34,8 @@ def _show_metrics(path: str) -> None:
 
 
 # The proxy loads this module once, after its own app is made.
-if _path := os.environ.get("AUTHWRIGHT_GUARD_METRICS_PATH"):
-    _show_metrics(_path)
+if os.environ.get("AUTHWRIGHT_GUARD_METRICS_PATH"):
+    _show_metrics(str(read_environment(os.environ).metrics_path))
 
 
 async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
