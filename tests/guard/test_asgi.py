@@ -1,8 +1,9 @@
 """The middleware around apps that do not make it easy: prefixes, deaf apps, streams while nothing is heard."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import httpx2
@@ -404,6 +405,96 @@ async def test_what_ends_by_itself_or_is_given_up_is_not_taken_for_revoked(issue
             async with guard.while_good(principal, token):
                 next(iter(guard._watch.watched)).end()
         await asyncio.sleep(0)
+        assert not guard._watch.watched
+
+
+def cancelling() -> int:
+    task = asyncio.current_task()
+    assert task
+    return task.cancelling()
+
+
+async def test_the_cancellation_of_what_was_revoked_is_seen_by_nobody_else(issuer: Scripted) -> None:
+    async with protecting(issuer) as guard:
+        await begun(issuer, guard)
+        token = issuer.token()
+        principal = await guard.verify(token)
+
+        def revoke() -> None:
+            for watched in guard._watch.watched:
+                watched.end()
+
+        async def fails() -> None:
+            raise LookupError
+
+        async def keeps_it() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+
+        async def has_another() -> None:
+            async with guard.while_good(principal, token):
+                revoke()
+                await asyncio.sleep(30)
+
+        async def held(body: Callable[[], Awaitable[None]]) -> None:
+            async with guard.while_good(principal, token):
+                revoke()
+                await body()
+
+        async def holding(body: Callable[[], Awaitable[None]]) -> None:
+            async with guard.while_good(principal, token):
+                await body()
+
+        # What fails by itself in the same moment tells that; what keeps the cancellation to itself ends all the same;
+        # of two, one within the other, both do.
+        for way, body, told in ((held, fails, LookupError), (held, keeps_it, Unauthenticated)):
+            with pytest.raises(told):
+                await way(body)
+            await asyncio.sleep(0)
+            assert cancelling() == 0
+        with pytest.raises(Unauthenticated):
+            await holding(has_another)
+        assert cancelling() == 0
+
+        # Somebody else gives it up as well: then it is given up.
+        async def given_up() -> None:
+            async with guard.while_good(principal, token):
+                await asyncio.sleep(30)
+
+        task = asyncio.create_task(given_up())
+        await until(lambda: guard._watch.watched)
+        revoke()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not guard._watch.watched
+
+
+@pytest.mark.parametrize("way", ["fails", "keeps it", "is done"])
+async def test_an_app_that_ends_as_it_is_revoked_leaves_no_cancellation_behind(issuer: Scripted, way: str) -> None:
+    left: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if way == "is done":
+            await answer(scope, receive, send)
+        next(iter(guard._watch.watched)).end()
+        if way == "fails":
+            raise LookupError
+        if way == "keeps it":
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        await GuardMiddleware(app, guard=guard)(scope, receive, send)
+        await asyncio.sleep(0)
+        left.append(cancelling())
+
+    async with protecting(issuer) as guard:
+        await begun(issuer, guard)
+        call = Call(outer, issuer.token())
+        await asyncio.wait_for(call.task, 3)
+        assert left == [0]
+        assert call.status == (200 if way == "is done" else 401)
         assert not guard._watch.watched
 
 

@@ -173,9 +173,16 @@ class GuardMiddleware:
 
         try:
             await self.app(scope, receive, send_on)
-        except BaseException as error:
-            if not watched.revoked or (isinstance(error, asyncio.CancelledError) and watched.task.uncancel() > 0):
+        except asyncio.CancelledError:
+            if not watched.revoked or watched.task.uncancel() > 0:
                 raise
+        except Exception:
+            if not watched.revoked:
+                raise
+            await watched.absorb()
+        else:
+            if watched.revoked:
+                await watched.absorb()
         if not watched.revoked or whole:
             return
         refusal = Unauthenticated("The token was revoked.", detail="revoked meanwhile")

@@ -246,15 +246,20 @@ class Guard:
         watched = self.watch(principal, token, on_stale)
         try:
             yield
-            if watched.revoked:
-                # The cancellation is on its way, and must not arrive later.
-                await asyncio.sleep(0)
         except asyncio.CancelledError:
             if not watched.revoked or watched.task.uncancel() > 0:
                 raise
-            raise Unauthenticated("The token was revoked.", detail="revoked meanwhile") from None
+        except BaseException:
+            if watched.revoked:
+                await watched.absorb()
+            raise
+        else:
+            if watched.revoked:
+                await watched.absorb()
         finally:
             self.unwatch(watched)
+        if watched.revoked:
+            raise Unauthenticated("The token was revoked.", detail="revoked meanwhile")
 
     def watch(self, principal: Principal, token: str, on_stale: OnStale | None = None) -> Watched:
         """Cancel the task that runs now when *principal*, who came with *token*, is revoked, until `unwatch`; also if

@@ -36,6 +36,19 @@ class Watched:
             self.revoked = True
             self.task.cancel()
 
+    async def absorb(self) -> None:
+        """Take in the cancellation that `end` asked for, where it was not seen: it is on its way, or somebody kept it.
+
+        Raises CancelledError if there is another one.
+        """
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self.task.uncancel() > 0:
+                raise
+        else:
+            self.task.uncancel()
+
 
 class Watch:
     """All that is watched by one guard. *revocations* is fed by somebody else.
