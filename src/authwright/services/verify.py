@@ -8,6 +8,7 @@ from authwright.domain.errors import Unauthenticated
 from authwright.domain.instant import Instant, after
 from authwright.guard.principal import Principal
 from authwright.guard.verifier import Verifier
+from authwright.jose.claims import MAX_LEEWAY
 from authwright.jose.errors import InvalidToken, TokenExpired, UnknownKey
 from authwright.services.keys import Keyring, UnreadableKey
 from authwright.services.revoke import Revoke
@@ -36,17 +37,23 @@ class Verify:
     ) -> None:
         self._keyring = keyring
         self._revoke = revoke
-        self._verifiers = {
-            audience: Verifier(
-                {},
-                issuer=issuer,
-                audience=audience,
-                revocations=revoke.revocations,
-                leeway=leeway,
-                max_lifetime=max_lifetime,
-            )
-            for audience in (issuer, *audiences)
-        }
+
+        def verifiers(leeway: int) -> dict[str, Verifier]:
+            return {
+                audience: Verifier(
+                    {},
+                    issuer=issuer,
+                    audience=audience,
+                    revocations=revoke.revocations,
+                    leeway=leeway,
+                    max_lifetime=max_lifetime,
+                )
+                for audience in (issuer, *audiences)
+            }
+
+        self._verifiers = verifiers(leeway)
+        # As the most lenient of all guards.
+        self._lenient = verifiers(MAX_LEEWAY)
         self._own = self._verifiers[issuer]
         self._known: frozenset[str] = frozenset()
         self._reload_due = Instant(0)
@@ -56,7 +63,7 @@ class Verify:
         changed = await self._keyring.load(now, anyway=anyway)
         known = frozenset(self._keyring.verifying_keys(self._own.audience, now))
         if changed or self._known != known:
-            for audience, verifier in self._verifiers.items():
+            for audience, verifier in (*self._verifiers.items(), *self._lenient.items()):
                 verifier.use_keys(self._keyring.verifying_keys(audience, now))
             self._known = known
 
@@ -81,10 +88,12 @@ class Verify:
 
         Raises ExpiredToken, Unauthenticated; StoreUnavailable if what was revoked cannot be read.
         """
+        return await self._by(self._own if audience is None else self._verifiers[audience], text, now)
+
+    async def _by(self, verifier: Verifier, text: str, now: Instant) -> Principal:
         if self._revoke.behind:
             await self._revoke.catch_up()
             await self.reload_keys(now, anyway=False)
-        verifier = self._own if audience is None else self._verifiers[audience]
         try:
             return _judge(verifier, text, now)
         except UnknownKey:
@@ -97,14 +106,18 @@ class Verify:
         except UnknownKey as error:
             raise Unauthenticated(error.public, detail=str(error)) from None
 
-    async def at_any(self, text: str, *, now: Instant, audiences: Iterable[str]) -> tuple[Principal, str] | None:
+    async def at_any(
+        self, text: str, *, now: Instant, audiences: Iterable[str], lenient: bool = False
+    ) -> tuple[Principal, str] | None:
         """Who *text* speaks for, and at which of *audiences*; None if it is good at none of them.
 
+        *lenient*: also if it has expired by this server's leeway, and not by the longest that a guard may have.
         Raises StoreUnavailable.
         """
+        verifiers = self._lenient if lenient else self._verifiers
         for audience in audiences:
             try:
-                return await self.token(text, now=now, audience=audience), audience
+                return await self._by(verifiers[audience], text, now), audience
             except Unauthenticated:
                 continue
         return None
