@@ -100,12 +100,12 @@ async def test_keys_rotate_is_noticed_by_nobody(setup: Setup) -> None:
     assert {key["kid"] for key in published} == states.keys()
     for each in (token, await setup.token()):
         assert await setup.all_accept(each) == {first}
-    # Even one that signs at once is fetched by every guard that meets it; those of before go on.
+    # Even one that signs soon is fetched by every guard that meets it; those of before go on.
     await setup.command("keys", "rotate", "--now")
     newest: set[str] = set()
 
     async def signs_with_another() -> bool:
-        # Each worker begins with it at its next look at the store, a fraction of a second later.
+        # Two seconds later, when every worker publishes it: whichever a guard asks for it then, it is let in.
         newest.update(await setup.all_accept(await setup.token()))
         return not newest <= states.keys()
 

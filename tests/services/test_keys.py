@@ -122,7 +122,7 @@ async def test_every_algorithm_signs_and_verifies_and_can_follow_another(service
     ring = keyring(service.server.store, alg=alg)
     ring._wrap = service.server.keyring._wrap
     ring._issuer = service.server.settings.issuer
-    await ring.rotate(service.clock(), at_once=True)
+    await ring.rotate(service.clock(), ahead=0)
     await service.server.verify.load_keys(service.clock())
     new = await service.login()
     for login in (old, new):
@@ -423,7 +423,7 @@ async def test_r89_a_token_of_a_new_key_is_taken_whoever_sent_unknown_keys(
     login = await one.registered_login()
     forged = Signer(PrivateKey.generate("ES256"), typ="at+jwt").sign({"sub": "usr_1"})
     assert (await other.get("/me", forged)).status_code == 401
-    await one.server.keyring.rotate(one.clock(), at_once=True)
+    await one.server.keyring.rotate(one.clock(), ahead=0)
     # It reads the ledger, and no keys.
     await other.http.post("/login", data={"username": "bholay", "password": "test123"})
     fresh = (await one.refresh(login["refresh_token"])).json()

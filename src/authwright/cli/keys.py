@@ -7,7 +7,7 @@ import typer
 
 from authwright.cli.run import fail, with_server
 from authwright.domain.instant import isoformat
-from authwright.domain.keyring import KeyRecord
+from authwright.domain.keyring import LEAST_AHEAD, KeyRecord
 from authwright.services.keys import ListedKey, UnknownKeyId
 
 app = typer.Typer(help="Signing keys.", no_args_is_help=True)
@@ -38,7 +38,9 @@ def _shown(key: ListedKey) -> dict[str, str]:
 
 @app.command()
 def rotate(
-    now: Annotated[bool, typer.Option("--now", help="Sign with it at once; verifiers must fetch it before.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Sign with it two seconds later; verifiers that cache for long must fetch it.")
+    ] = False,
 ) -> None:
     """Add a signing key. It is published at once and signs ten minutes later, when every verifier has seen it.
 
@@ -46,7 +48,7 @@ def rotate(
     """
 
     async def work(server: Any) -> KeyRecord:
-        made: KeyRecord = await server.keyring.rotate(server.clock(), at_once=now)
+        made: KeyRecord = await server.keyring.rotate(server.clock(), ahead=LEAST_AHEAD if now else None)
         return made
 
     key = with_server(work)

@@ -16,6 +16,8 @@ KeyState = Literal["next", "active", "retired", "gone", "withdrawn"]
 JWKS_MAX_AGE: Final = 300
 """Seconds a verifier may cache the key set."""
 PUBLISH_AHEAD: Final = 2 * JWKS_MAX_AGE
+LEAST_AHEAD: Final = 2
+"""Seconds after which every worker and machine publishes a new key: a verifier that fetches it finds it anywhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,9 +231,9 @@ class Keyring:
         records = self._signing.records
         return [ListedKey(row, key_state(row, records, now=now, keep=self._keep)) for row in records]
 
-    async def rotate(self, now: Instant, *, at_once: bool = False) -> KeyRecord:
-        """Add a signing key: published now, in use after verifiers have had time to see it, or *at_once*."""
-        active_from = now if at_once else after(now, PUBLISH_AHEAD)
+    async def rotate(self, now: Instant, *, ahead: float | None = None) -> KeyRecord:
+        """Add a signing key: published now, in use after verifiers have had time to see it, or *ahead* seconds."""
+        active_from = after(now, PUBLISH_AHEAD if ahead is None else ahead)
         while True:
             await self.load(now)
             made = event("signing_key_rotated", COMMAND_LINE, now=now, detail=self._alg)
@@ -256,7 +256,7 @@ class Keyring:
             raise UnknownKeyId(key_id)
         active = active_key(self._signing.records, now)
         if active is not None and active.id == key_id:
-            await self.rotate(now, at_once=True)
+            await self.rotate(now, ahead=0)
         withdrawn = event("signing_key_withdrawn", COMMAND_LINE, now=now, detail=key_id)
         await self._store.keys.withdraw(key_id, now=now, event=withdrawn)
         await self.load(now)
