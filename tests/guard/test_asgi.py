@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from authwright.domain.errors import Unauthenticated
+from authwright.domain.errors import Unauthenticated, Unavailable
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import API_KEY_PREFIX, new_key
 from authwright.guard import questions
@@ -44,7 +45,7 @@ def client(app: Any) -> httpx2.AsyncClient:
 class Call:
     """A request to an ASGI app without a server in between."""
 
-    def __init__(self, app: Any, token: str, path: str = "/", **scope: Any) -> None:
+    def __init__(self, app: Any, token: str, path: str = "/", *, receive: Any = None, **scope: Any) -> None:
         self.sent: list[Any] = []
         whole = {
             "type": "http",
@@ -55,7 +56,7 @@ class Call:
             "headers": [(b"authorization", f"Bearer {token}".encode())],
             **scope,
         }
-        self.task = asyncio.create_task(app(whole, self._receive, self._send))
+        self.task = asyncio.create_task(app(whole, receive or self._receive, self._send))
 
     async def _receive(self) -> Any:
         await asyncio.Event().wait()
@@ -127,6 +128,31 @@ async def test_an_app_that_takes_no_notice_says_nothing_more(issuer: Scripted) -
             await asyncio.wait_for(call.task, 6)
         assert len(call.sent) < 30
         assert call.sent[-1]["more_body"]
+
+
+async def test_an_app_that_only_listens_hears_nothing_more(issuer: Scripted) -> None:
+    heard_by_app = 0
+
+    async def deaf(_scope: Any, receive: Any, _send: Any) -> None:
+        nonlocal heard_by_app
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await receive()
+                heard_by_app += 1
+
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        messages: asyncio.Queue[Any] = asyncio.Queue()
+        call = Call(GuardMiddleware(deaf, guard=guard), issuer.token(), receive=messages.get)
+        messages.put_nowait({"type": "http.request"})
+        await until(lambda: heard_by_app == 1)
+        stream.entries(6, session(6))
+        stream.heartbeat(6)
+        await until(lambda: next(iter(guard._watch.watched)).revoked)
+        for _ in range(3):
+            messages.put_nowait({"type": "http.request"})
+        await asyncio.wait_for(call.task, 3)
+        assert (heard_by_app, call.status) == (1, 401)
 
 
 async def test_clean_up_is_not_cut_off_by_the_next_revocation(issuer: Scripted) -> None:
@@ -244,7 +270,7 @@ async def test_a_busy_guard_ends_no_stream_that_the_issuer_calls_good_and_every_
         await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
 
 
-@pytest.mark.parametrize(("status", "goes_on"), [(503, False), (200, True), ("busy", False)])
+@pytest.mark.parametrize(("status", "goes_on"), [(503, False), (200, True), ("busy", False), ("allow", False)])
 async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
     issuer: Scripted, status: Any, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,7 +282,8 @@ async def test_a_stream_outlives_its_token_only_while_somebody_vouches_for_it(
 
     issuer.on_introspect = on_introspect
     now = [system_clock()]
-    async with protecting(issuer, max_staleness=60, leeway=0, clock=lambda: now[0]) as guard:
+    policy = "allow" if status == "allow" else "introspect"
+    async with protecting(issuer, max_staleness=60, leeway=0, on_stale=policy, clock=lambda: now[0]) as guard:
         stream = await begun(issuer, guard)
         issued = now[0] // 1_000_000
         call = Call(GuardMiddleware(streaming, guard=guard), issuer.token(iat=issued, exp=issued + 300))
@@ -456,6 +483,18 @@ async def test_the_cancellation_of_what_was_revoked_is_seen_by_nobody_else(issue
             await holding(has_another)
         assert cancelling() == 0
 
+        # What had been asked of the task before is not taken for a part of it.
+        async def asked_before() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+            await held(keeps_it)
+
+        task = asyncio.create_task(asked_before())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(Unauthenticated):
+            await task
+
         # Somebody else gives it up as well: then it is given up.
         async def given_up() -> None:
             async with guard.while_good(principal, token):
@@ -467,6 +506,34 @@ async def test_the_cancellation_of_what_was_revoked_is_seen_by_nobody_else(issue
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert not guard._watch.watched
+
+
+async def test_what_keeps_the_cancellation_to_itself_is_cancelled_again(
+    issuer: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authwright.guard.watch.CLEAN_UP_SECONDS", 0.3)
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        token = issuer.token()
+        principal = await guard.verify(token)
+
+        async def work() -> None:
+            async with asyncio.timeout(8), guard.while_good(principal, token):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(30)
+                await asyncio.sleep(30)
+
+        async def twice() -> int:
+            with pytest.raises(Unauthenticated):
+                await work()
+            return cancelling()
+
+        task = asyncio.create_task(twice())
+        await until(lambda: guard._watch.watched)
+        ends(stream)
+        # At the look after the time for cleaning up.
+        assert await asyncio.wait_for(task, 4) == 0
         assert not guard._watch.watched
 
 
@@ -503,7 +570,7 @@ async def test_what_goes_on_ends_when_nothing_is_heard_and_the_route_minds(issue
         await begun(issuer, guard)
         token = issuer.token()
         principal = await guard.verify(token)
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(Unavailable):
             async with asyncio.timeout(5), guard.while_good(principal, token, on_stale="refuse"):
                 await asyncio.sleep(30)
 
@@ -522,6 +589,19 @@ def behind_a_dependency(guard: Guard, ended: list[str]) -> FastAPI:
                     await asyncio.sleep(30)
             finally:
                 ended.append("stream")
+
+        return StreamingResponse(answer())
+
+    @app.get("/flood")
+    async def flood(request: Request, caller: Caller) -> StreamingResponse:
+        async def answer() -> AsyncIterator[bytes]:
+            try:
+                async with guard.during(request):
+                    while True:
+                        yield bytes(1 << 20)
+                        await asyncio.sleep(0)
+            finally:
+                ended.append("flood")
 
         return StreamingResponse(answer())
 
@@ -556,6 +636,28 @@ async def test_streams_behind_a_dependency_are_cut_off_though_nothing_comes(issu
                 await asyncio.wait_for(anext(chunks), 1)
             await until(lambda: ended == ["stream"])
             assert not guard._watch.watched
+
+
+async def test_streams_behind_a_dependency_are_cut_off_though_nobody_reads(issuer: Scripted) -> None:
+    ended: list[str] = []
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    async with protecting(issuer) as guard:
+        stream = await begun(issuer, guard)
+        async with listening(behind_a_dependency(guard, ended)) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+            writer.write(f"GET /flood HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {issuer.token()}\r\n\r\n".encode())
+            await until(lambda: guard._watch.watched)
+            await reader.readexactly(100)
+            ends(stream)
+            # The generator is dropped where it stands: what it holds goes when it is collected.
+            await until(lambda: not guard._watch.watched, seconds=3)
+            rest = await asyncio.wait_for(reader.read(), 3)
+            assert not rest.endswith(b"\r\n0\r\n\r\n")
+            writer.close()
+        gc.collect()
+        await until(lambda: ended == ["flood"])
+    assert complaints == []
 
 
 async def test_websockets_behind_a_dependency_are_closed_though_nobody_speaks(issuer: Scripted) -> None:

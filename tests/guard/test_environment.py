@@ -66,6 +66,7 @@ def test_a_key_may_stand_in_a_file(tmp_path: Path) -> None:
         ("GUARD_MAX_STALENESS", "soon", "a number of seconds"),
         ("GUARD_METRICS_PATH", "/", "a path below /"),
         ("GUARD_METRICS_PATH", "metrics", "a path below /"),
+        ("GUARD_METRICS_PATH", "/{any}", "a path below /"),
         ("GUARD_ACCEPT_KEYS", "yes", "AUTHWRIGHT_GUARD_ACCEPT_KEYS is true or false"),
         ("GUARD_LIMITS", "1", "AUTHWRIGHT_GUARD_LIMITS is true or false"),
         ("GUARD_KEY_FILE", "/nowhere", "cannot be read"),

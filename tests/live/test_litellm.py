@@ -101,7 +101,8 @@ def test_nobody_else_is_let_through_and_a_logout_is_honoured(setup: Setup) -> No
 
 def test_what_the_guard_knows_of_itself_can_be_read(setup: Setup) -> None:
     assert setup.ask(setup.login()["access_token"]).status_code in (200, 429)
-    answer = httpx2.get(f"{setup.base}/guard-metrics", follow_redirects=True)
+    answer = httpx2.get(f"{setup.base}/guard-metrics")
     assert (answer.status_code, answer.headers["content-type"][:10]) == (200, "text/plain")
     labels = f'{{issuer="{setup.auth.base}",audience="{MODELS}"}}'
     assert f"authwright_guard_following{labels} 1\n" in answer.text
+    assert "authwright_guard" not in httpx2.get(f"{setup.base}/guard-metrics/more").text

@@ -1,6 +1,7 @@
 """services.keys: encrypted at rest, bound to their row, never replaced silently."""
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from authwright.config import new_secret_key
 from authwright.domain.instant import Instant
 from authwright.domain.keyring import PUBLISH_AHEAD
+from authwright.jose.encoding import b64url_decode
 from authwright.jose.keys import Algorithm
 from authwright.jose.sign import PrivateKey, Signer
 from authwright.services.keys import Keyring, KeyWrap, UnknownKeyId, UnreadableKey
@@ -407,10 +409,13 @@ async def test_r89_cve_2026_48524_a_flood_of_unknown_keys_is_one_read_until_some
         return await read()
 
     monkeypatch.setattr(service.server.store.keys, "all", counted)
+    claims: Any = json.loads(b64url_decode(login["access_token"].split(".")[1]))
     for expected in (1, 2):
         for _ in range(50):
             forged = Signer(PrivateKey.generate("ES256"), typ="at+jwt").sign({"sub": "usr_1"})
             assert (await service.get("/me", forged)).status_code == 401
+            whole = Signer(PrivateKey.generate("ES256"), typ="at+jwt").sign(claims)
+            assert (await service.http.post("/revoke", data={"token": whole})).status_code == 200
         assert reads == expected
         assert (await service.get("/me", login["access_token"])).status_code == 200
         service.server.counter.raise_()

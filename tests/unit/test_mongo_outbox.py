@@ -143,6 +143,28 @@ async def test_an_act_that_is_cut_off_anywhere_is_finished_once_or_never_began(
     assert 3 < began <= steps
 
 
+async def test_of_many_tokens_withdrawn_at_once_each_is_written_once(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = user()
+    await store.users.add(ada, [name("ada")])
+    append, appended = store.ledger.append, 0
+
+    async def counted(*arguments: Any, **options: Any) -> int:
+        nonlocal appended
+        appended += 1
+        return await append(*arguments, **options)
+
+    monkeypatch.setattr(store.ledger, "append", counted)
+    withdraw = store.sessions.withdraw_token
+    await asyncio.gather(*(withdraw(str(n), subject=Subject(ada.id), ending=ending()) for n in range(30)))
+    # Nobody writes what another one is about to write.
+    assert appended == 30
+    assert sorted(int(each.target) for each in await store.ledger.since(0)) == list(range(30))
+    await store.settle()
+    assert appended == 30
+
+
 async def test_a_login_that_is_cut_off_is_recorded_or_gone(
     store: MongoStore, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

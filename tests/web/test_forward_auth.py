@@ -165,6 +165,7 @@ async def test_who_knows_only_basic_is_told_that_it_would_do(issuer: Issuer) -> 
         ({"x-api-key": "x"}, False),
         # A page in a browser: it would ask its user for a password.
         ({"sec-fetch-mode": "cors"}, False),
+        ({"accept": "text/html,*/*;q=0.8"}, False),
         ({**wrong, "sec-fetch-mode": "navigate"}, False),
     ):
         for policy in ({}, {"proxy": "nginx"}):

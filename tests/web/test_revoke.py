@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 
 from authwright.domain.revocation import Revocation
 from authwright.jose.claims import MAX_LEEWAY
-from guarded import Issuer, issuing, refused, until
-from harness import Service, bearer
+from guarded import API, PASSWORD, Issuer, issuing, refused, until
+from harness import Clock, Service, bearer, open_service, production
 
 
 def basic(client_id: str, secret: str) -> dict[str, str]:
@@ -81,6 +82,8 @@ async def test_of_many_at_once_each_is_answered_after_the_token_is_dead(service:
         return await good(service, login["access_token"])
 
     assert not any(await asyncio.gather(*(revoke_and_look() for _ in range(10))))
+    # One entry, and one event, however many asked.
+    assert len(await entries(service)) == 1
 
 
 async def test_r98_what_is_unknown_expired_or_made_up_is_no_error_and_changes_nothing(service: Service) -> None:
@@ -187,6 +190,27 @@ async def test_a_token_that_only_a_lenient_guard_takes_is_revoked_too(issuer: Is
         assert not await refused(lenient, token)
         assert (await revoke(issuer.service, token)).status_code == 200
         await until(lambda: refused(lenient, token), seconds=1)
+
+
+async def test_a_token_for_an_api_that_is_configured_no_more_is_revoked_too(tmp_path: Path) -> None:
+    settings = production(tmp_path, issuer="https://auth.example.com", audiences=(API,), registration="open")
+    clock = Clock()
+    async with open_service(clock=clock, settings=settings) as service:
+        await service.register("bholay", PASSWORD)
+        login = await service.login("bholay", PASSWORD, resource=API)
+    async with open_service(clock=clock, settings=replace(settings, audiences=())) as service:
+        assert (await revoke(service, login["access_token"])).status_code == 200
+        assert [entry.kind for entry in await entries(service)] == ["token"]
+
+
+@pytest.mark.parametrize("alg", ["HS256", "EdDSA"])
+async def test_tokens_of_every_algorithm_are_revoked(alg: str, clock: Clock) -> None:
+    async with open_service(clock=clock, signing_alg=alg, audiences=(API,)) as service:
+        await service.register()
+        for resource in ({}, {"resource": API}):
+            login = await service.login(**resource)
+            assert (await revoke(service, login["access_token"])).status_code == 200
+        assert len(await entries(service)) == 2
 
 
 @pytest.fixture

@@ -210,9 +210,7 @@ class Server:
             audiences=audiences,
         )
         self.introspect = Introspect(self.store, self.revoke, self.verify, self.api_keys, audiences=audiences)
-        self.revoke_token = RevokeToken(
-            self.store, self.keyring, self.verify, self.revoke, self.logout, audiences=audiences
-        )
+        self.revoke_token = RevokeToken(self.store, self.keyring, self.verify, self.revoke, self.logout)
         self.lease = Lease(self.store, self.introspect, self.limits, self.usage)
         self.transfer = Transfer(self.store, self.keyring, self.hashing, self.plans)
         self.events = Events(self.store)

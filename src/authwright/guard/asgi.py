@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authwright.domain.errors import InvalidRequest, Refusal, Unauthenticated
+from authwright.domain.errors import InvalidRequest, Refusal, Unauthenticated, Unavailable
 from authwright.guard.credential import credential
 from authwright.guard.environment import read_environment
 from authwright.guard.errors import PROBLEM, problem, refusal_headers
@@ -30,6 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION: Final = 1008
+TRY_AGAIN_LATER: Final = 1013
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MOST_LAYERS: Final = 32
 # Paths that one program reads as another place than the next one does.
@@ -110,7 +111,7 @@ class GuardMiddleware:
             return
         guard = self._guard
         if self._metrics_path is not None and scope.get("raw_path") == self._metrics_path and kind == "http":
-            await metrics_of(guard)(scope, receive, send)
+            await Metrics(lambda: guard)(scope, receive, send)
             return
         try:
             rules = self._rules_of(scope) if self._rules else ()
@@ -171,10 +172,16 @@ class GuardMiddleware:
             whole = kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body", False))
             await send(message)
 
+        async def receive_on() -> Message:
+            message = await receive()
+            if watched.revoked:
+                raise StreamEnded
+            return message
+
         try:
-            await self.app(scope, receive, send_on)
+            await self.app(scope, receive_on, send_on)
         except asyncio.CancelledError:
-            if not watched.revoked or watched.task.uncancel() > 0:
+            if not watched.revoked or watched.take_back():
                 raise
         except Exception:
             if not watched.revoked:
@@ -185,14 +192,19 @@ class GuardMiddleware:
                 await watched.absorb()
         if not watched.revoked or whole:
             return
-        refusal = Unauthenticated("The token was revoked.", detail="revoked meanwhile")
+        refusal = watched.refusal
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.public})
+            await send({"type": "websocket.close", "code": close_code(refusal), "reason": refusal.public})
         elif not started:
             await _refuse(refusal, self._guard.audience, scope, send)
         else:
             # The answer has no end: the connection is closed in the middle of it.
             raise StreamEnded
+
+
+def close_code(refusal: Refusal) -> int:
+    """With what a WebSocket is closed for *refusal* (RFC 6455 section 7.4)."""
+    return TRY_AGAIN_LATER if isinstance(refusal, Unavailable) else POLICY_VIOLATION
 
 
 class StreamEnded(Exception):
@@ -216,15 +228,16 @@ class EnvironmentGuard(GuardMiddleware):
         )
 
 
-def metrics_of(guard: Guard) -> ASGIApp:
-    """An ASGI app that answers every request with what Prometheus reads of *guard*."""
+class Metrics:
+    """An ASGI app that answers every request with what Prometheus reads of the guard that *guard* names then."""
 
-    async def metrics(_scope: Scope, _receive: Receive, send: Send) -> None:
-        body = guard.exposition().encode("utf-8")
+    def __init__(self, guard: Callable[[], Guard]) -> None:
+        self._guard = guard
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        body = self._guard().exposition().encode("utf-8")
         headers = {"content-type": EXPOSITION, "content-length": str(len(body)), "cache-control": "no-store"}
         await _send(send, "http.response", 200, headers, body)
-
-    return metrics
 
 
 def _roots_of(app: Any) -> frozenset[str]:

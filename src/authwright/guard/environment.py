@@ -1,5 +1,6 @@
 """A guard configured by the environment alone, where an import path is all that can be named."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from authwright.guard.guard import MAX_STALENESS, Guard
 from authwright.guard.policy import OnStale, names_in
 
 _PREFIX: Final = "AUTHWRIGHT_GUARD_"
+_PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _NAMES: Final = frozenset(
     _PREFIX + name
     for name in (
@@ -86,7 +88,7 @@ def read_environment(environment: Mapping[str, str]) -> GuardSettings:
         except ValueError:
             problems.append("AUTHWRIGHT_GUARD_MAX_STALENESS is a number of seconds")
     metrics_path = environment.get("AUTHWRIGHT_GUARD_METRICS_PATH") or None
-    if metrics_path is not None and not (metrics_path.startswith("/") and len(metrics_path) > 1):
+    if metrics_path is not None and _PLAIN_PATH.fullmatch(metrics_path) is None:
         problems.append("AUTHWRIGHT_GUARD_METRICS_PATH is a path below /")
     switches = {}
     for name in ("AUTHWRIGHT_GUARD_ACCEPT_KEYS", "AUTHWRIGHT_GUARD_LIMITS"):

@@ -24,7 +24,7 @@ from starlette.responses import Response
 
 from authwright.domain.errors import Refusal, Unauthenticated
 from authwright.guard import guard as core
-from authwright.guard.asgi import POLICY_VIOLATION
+from authwright.guard.asgi import close_code
 from authwright.guard.credential import credential
 from authwright.guard.errors import refusal_headers
 from authwright.guard.policy import OnStale, names_in, require_on_stale
@@ -137,7 +137,7 @@ class Guard(core.Guard, SecurityBase):
                 yield principal
         except Refusal as refusal:
             if connection.scope["type"] == "websocket":
-                raise WebSocketException(POLICY_VIOLATION, refusal.public) from None
+                raise WebSocketException(close_code(refusal), refusal.public) from None
             headers = refusal_headers(refusal, realm=self.audience)
             raise HTTPException(refusal.status, refusal.public, headers=headers) from None
 

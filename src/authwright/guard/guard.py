@@ -241,13 +241,17 @@ class Guard:
         """What is done inside goes on as long as *principal*, who came with *token*, is not revoked: for streams and
         the like. Looked at on news and every second; while nothing is heard of revocations, *on_stale* says what then.
 
-        Raises Unauthenticated in the middle, whatever is awaited there.
+        Raises Unauthenticated in the middle, whatever is awaited there; Unavailable where *on_stale* refuses. What
+        keeps the cancellation to itself, by which this is done, is cancelled again after CLEAN_UP_SECONDS.
         """
         watched = self.watch(principal, token, on_stale)
         try:
-            yield
+            try:
+                yield
+            finally:
+                self.unwatch(watched)
         except asyncio.CancelledError:
-            if not watched.revoked or watched.task.uncancel() > 0:
+            if not watched.revoked or watched.take_back():
                 raise
         except BaseException:
             if watched.revoked:
@@ -256,10 +260,8 @@ class Guard:
         else:
             if watched.revoked:
                 await watched.absorb()
-        finally:
-            self.unwatch(watched)
         if watched.revoked:
-            raise Unauthenticated("The token was revoked.", detail="revoked meanwhile")
+            raise watched.refusal
 
     def watch(self, principal: Principal, token: str, on_stale: OnStale | None = None) -> Watched:
         """Cancel the task that runs now when *principal*, who came with *token*, is revoked, until `unwatch`; also if
@@ -387,10 +389,10 @@ class Guard:
 
     async def _despite_staleness(self, token: str, on_stale: OnStale) -> bool:
         """Return if *token* may pass although revocations may be missing: True, or False if that holds only until it
-        expires, as nobody could be asked. Raises Unauthenticated, Unavailable.
+        expires, as nobody was asked. Raises Unauthenticated, Unavailable.
         """
         if on_stale == "allow":
-            return True
+            return False
         if on_stale == "refuse":
             raise Unavailable(detail="revocations were not heard of for too long")
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
 from authwright.domain.errors import Refusal, Unauthenticated
-from authwright.guard.asgi import metrics_of
+from authwright.guard.asgi import Metrics
 from authwright.guard.environment import read_environment
 from authwright.guard.errors import refusal_headers
 from authwright.guard.guard import Guard
@@ -25,10 +25,7 @@ def _show_metrics(path: str) -> None:
     """Let the proxy answer at *path* with what Prometheus reads of the guard."""
     from litellm.proxy.proxy_server import app
 
-    async def metrics(scope: Any, receive: Any, send: Any) -> None:
-        await metrics_of(_guard()[0])(scope, receive, send)
-
-    app.mount(path, metrics)
+    app.add_route(path, Metrics(lambda: _guard()[0]), methods=["GET"], include_in_schema=False)
     # The proxy has routes that would take any path.
     app.router.routes.insert(0, app.router.routes.pop())
 

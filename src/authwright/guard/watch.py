@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from authwright.domain.errors import Unauthenticated, Unavailable
+from authwright.domain.errors import Refusal, Unauthenticated, Unavailable
 from authwright.domain.revocation import Revocations
 from authwright.guard.life import LOOK_SECONDS, steady_clock
 from authwright.guard.policy import OnStale
@@ -13,12 +13,14 @@ from authwright.guard.questions import MOST_QUESTIONS, TooManyQuestions
 
 _AT_ONCE: Final = LOOK_SECONDS / 10
 """How often at most news is looked into."""
+CLEAN_UP_SECONDS: Final = 5.0
+"""How long what is ended has to clean up, before it is cancelled once more."""
 
 
 class Watched:
-    """A task that goes on for its *principal*, who came with *token*. *revoked*: it was cancelled for that."""
+    """A task that goes on for its *principal*, who came with *token*."""
 
-    __slots__ = ("on_stale", "principal", "revoked", "task", "token")
+    __slots__ = ("_again_at", "_before", "_cancels", "on_stale", "principal", "refusal", "task", "token")
 
     def __init__(self, principal: Principal, token: str, on_stale: OnStale | None) -> None:
         task = asyncio.current_task()
@@ -28,26 +30,49 @@ class Watched:
         self.token = token
         self.on_stale = on_stale
         self.task = task
-        self.revoked = False
+        self.refusal: Refusal = Unauthenticated("The token was revoked.", detail="revoked meanwhile")
+        """Why it ends, if it does."""
+        # What others asked for before is not ours to take back.
+        self._before = task.cancelling()
+        self._cancels = 0
+        self._again_at = float("-inf")
 
-    def end(self) -> None:
-        # Once: what cleans up must not be cut off by the next look.
-        if not self.revoked:
-            self.revoked = True
+    @property
+    def revoked(self) -> bool:
+        """Whether the task was cancelled because its caller was revoked, or nobody vouches for it."""
+        return self._cancels > 0
+
+    def end(self, refusal: Refusal | None = None) -> None:
+        """Cancel the task: once, and again where that was kept from it, or lost, for CLEAN_UP_SECONDS."""
+        if refusal is not None and not self.revoked:
+            self.refusal = refusal
+        now = steady_clock()
+        if now >= self._again_at:
+            self._again_at = now + CLEAN_UP_SECONDS
+            self._cancels += 1
             self.task.cancel()
+
+    def take_back(self) -> bool:
+        """The cancellations of `end` have arrived; whether there is one of somebody else."""
+        for _ in range(self._cancels):
+            self.task.uncancel()
+        return self.task.cancelling() > self._before
 
     async def absorb(self) -> None:
         """Take in the cancellation that `end` asked for, where it was not seen: it is on its way, or somebody kept it.
 
         Raises CancelledError if there is another one.
         """
+        if asyncio.current_task() is not self.task:
+            # A generator that was dropped is closed by the loop: its task has had the cancellation.
+            return
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            if self.task.uncancel() > 0:
+            if self.take_back():
                 raise
         else:
-            self.task.uncancel()
+            self.take_back()
 
 
 class Watch:
@@ -79,8 +104,13 @@ class Watch:
             self._end_revoked()
 
     async def look(self) -> None:
-        """Look at all of it, also for what was not heard of."""
+        """Look at all of it, also for what was not heard of, and at what should have ended."""
+        # A generator that its consumer dropped says only when it is collected that nothing goes on.
+        self.watched = {each for each in self.watched if not each.task.done()}
         self._end_revoked()
+        for each in self.watched:
+            if each.revoked:
+                each.end()
         if not self._is_calm():
             # Each in its turn, however many there are, and half of the places are for those who come anew.
             places = asyncio.Semaphore(MOST_QUESTIONS // 2)
@@ -103,9 +133,9 @@ class Watch:
         except TooManyQuestions:
             # This guard is busy; that says nothing about the caller.
             vouched = False
-        except (Unauthenticated, Unavailable):
-            watched.end()
+        except (Unauthenticated, Unavailable) as refusal:
+            watched.end(refusal)
             return
         # Only a feed that is followed lets anybody go on for longer than a credential is good.
         if not vouched and self._is_over(watched.principal):
-            watched.end()
+            watched.end(Unauthenticated("The token has expired.", detail="and nobody vouches for it"))

@@ -25,6 +25,7 @@ _BATCH: Final = 200
 _MOST_SESSIONS: Final = 10_000
 # Where a wall clock alone says what matters no more, it may be wrong.
 _KEEP_REVOCATIONS: Final = _DAY
+_KEEP_REVOCATIONS_ANYWAY: Final = 7 * _DAY
 # So long after they were full, which also forgives a clock that is ahead.
 _KEEP_ALLOWANCES: Final = 3600
 _PAUSE_SECONDS: Final = 0.01
@@ -42,16 +43,18 @@ class Cleanup:
 
     async def run(self, now: Instant, *, through: int | None = None) -> int:
         """Forget all there is to forget, unless another process is at it; how many rows. Of the ledger entries up to
-        *through* only, if that is given. Raises StoreUnavailable.
+        *through*, and older ones, which a process that lives for minutes has not seen grow old. Raises
+        StoreUnavailable.
         """
-        revoked_until = after(now, -_KEEP_REVOCATIONS) if through is None else now
+        keep = _KEEP_REVOCATIONS if through is None else _KEEP_REVOCATIONS_ANYWAY
         until = after(now, _CLAIM_SECONDS)
         if not await self._store.facts.claim(_CLAIM, self._holder, now=now, until=until):
             return 0
         store = self._store
         steps: tuple[tuple[str, Callable[[], Awaitable[int]]], ...] = (
             ("sessions", lambda: store.sessions.forget(before=after(now, -_KEEP_SESSIONS), most=_MOST_SESSIONS)),
-            ("revocations", lambda: store.ledger.forget(now=revoked_until, most=_BATCH, through=through)),
+            ("revocations", lambda: store.ledger.forget(now=after(now, -keep), most=_BATCH)),
+            ("revocations", lambda: store.ledger.forget(now=now, most=_BATCH, through=through or 0)),
             ("reset_tokens", lambda: store.users.forget_resets(now=now, most=_BATCH)),
             (
                 "throttles",

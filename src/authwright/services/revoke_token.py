@@ -4,11 +4,14 @@ A refresh token ends its session, and with it every access token of it. An acces
 the session has goes on, and the next refresh brings another one.
 """
 
+import asyncio
+
 from authwright.domain.client import FIRST_PARTY
 from authwright.domain.errors import InvalidGrant, UnsupportedTokenType
 from authwright.domain.event import Origin, event
 from authwright.domain.instant import Instant
 from authwright.domain.secrets import API_KEY_ID_PREFIX, ClientId, SessionId, Subject, is_key
+from authwright.guard.principal import Principal
 from authwright.services.keys import Keyring
 from authwright.services.logout import Logout
 from authwright.services.revoke import Revoke
@@ -17,24 +20,16 @@ from authwright.storage.port import Store
 
 
 class RevokeToken:
-    """Revokes refresh tokens, and access tokens for any of *audiences*."""
+    """Revokes refresh tokens, and access tokens for any API."""
 
-    def __init__(
-        self,
-        store: Store,
-        keyring: Keyring,
-        verify: Verify,
-        revoke: Revoke,
-        logout: Logout,
-        *,
-        audiences: tuple[str, ...],
-    ) -> None:
+    def __init__(self, store: Store, keyring: Keyring, verify: Verify, revoke: Revoke, logout: Logout) -> None:
         self._store = store
         self._keyring = keyring
         self._verify = verify
         self._revoke = revoke
         self._logout = logout
-        self._audiences = audiences
+        # By token id: who asks for the same meanwhile waits for the same entry.
+        self._under_way: dict[str, asyncio.Task[object]] = {}
 
     async def revoke(self, token: str, *, client: ClientId, origin: Origin, now: Instant) -> None:
         """Once this returns, no worker of this machine accepts *token*; one that was good for nothing is no error.
@@ -59,12 +54,17 @@ class RevokeToken:
             await self._logout.session(session.id, subject=session.subject, origin=origin, now=now)
 
     async def _revoke_access(self, token: str, client: ClientId, origin: Origin, now: Instant) -> None:
-        # Some guard may take it for a while longer than this server does.
-        good = await self._verify.at_any(token, now=now, audiences=self._audiences, lenient=True)
-        if good is None:
+        principal = await self._verify.anywhere(token, now=now)
+        if principal is None:
             return
-        principal = good[0]
         _require_own(principal.client_id, client)
+        name = principal.token_id
+        if name not in self._under_way:
+            self._under_way[name] = asyncio.create_task(self._withdraw(principal, origin, now))
+            self._under_way[name].add_done_callback(lambda _: self._under_way.pop(name))
+        await asyncio.shield(self._under_way[name])
+
+    async def _withdraw(self, principal: Principal, origin: Origin, now: Instant) -> None:
         done = event(
             "token_revoked",
             origin,

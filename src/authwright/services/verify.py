@@ -1,6 +1,7 @@
 """Judge the tokens presented to the server's own routes: the guard's verifier, fed with the server's own facts."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import structlog
 
@@ -8,7 +9,9 @@ from authwright.domain.errors import Unauthenticated
 from authwright.domain.instant import Instant, after
 from authwright.guard.principal import Principal
 from authwright.guard.verifier import Verifier
-from authwright.jose.claims import MAX_LEEWAY
+from authwright.jose.claims import MAX_LEEWAY, read_access_claims
+from authwright.jose.encoding import b64url_decode
+from authwright.jose.envelope import MAX_TOKEN_BYTES
 from authwright.jose.errors import InvalidToken, TokenExpired, UnknownKey
 from authwright.services.keys import Keyring, UnreadableKey
 from authwright.services.revoke import Revoke
@@ -38,23 +41,20 @@ class Verify:
         self._keyring = keyring
         self._revoke = revoke
 
-        def verifiers(leeway: int) -> dict[str, Verifier]:
-            return {
-                audience: Verifier(
-                    {},
-                    issuer=issuer,
-                    audience=audience,
-                    revocations=revoke.revocations,
-                    leeway=leeway,
-                    max_lifetime=max_lifetime,
-                )
-                for audience in (issuer, *audiences)
-            }
+        def verifier(audience: str, *, leeway: int = leeway) -> Verifier:
+            return Verifier(
+                {},
+                issuer=issuer,
+                audience=audience,
+                revocations=revoke.revocations,
+                leeway=leeway,
+                max_lifetime=max_lifetime,
+            )
 
-        self._verifiers = verifiers(leeway)
-        # As the most lenient of all guards.
-        self._lenient = verifiers(MAX_LEEWAY)
+        self._verifiers = {audience: verifier(audience) for audience in (issuer, *audiences)}
         self._own = self._verifiers[issuer]
+        # As the most lenient guard of any API judges.
+        self._lenient = partial(verifier, leeway=MAX_LEEWAY)
         self._known: frozenset[str] = frozenset()
         self._reload_due = Instant(0)
 
@@ -63,7 +63,7 @@ class Verify:
         changed = await self._keyring.load(now, anyway=anyway)
         known = frozenset(self._keyring.verifying_keys(self._own.audience, now))
         if changed or self._known != known:
-            for audience, verifier in (*self._verifiers.items(), *self._lenient.items()):
+            for audience, verifier in self._verifiers.items():
                 verifier.use_keys(self._keyring.verifying_keys(audience, now))
             self._known = known
 
@@ -97,30 +97,68 @@ class Verify:
         try:
             return _judge(verifier, text, now)
         except UnknownKey:
-            if now < self._reload_due and not self._keyring.behind:
+            if not await self._looked_for_keys(now):
                 raise Unauthenticated(detail="unknown key") from None
-        self._reload_due = after(now, _RELOAD_AT_MOST_EVERY)
-        await self.reload_keys(now)
         try:
             return _judge(verifier, text, now)
         except UnknownKey as error:
             raise Unauthenticated(error.public, detail=str(error)) from None
 
-    async def at_any(
-        self, text: str, *, now: Instant, audiences: Iterable[str], lenient: bool = False
-    ) -> tuple[Principal, str] | None:
+    async def _looked_for_keys(self, now: Instant) -> bool:
+        """Read the keys again, unless that was done a moment ago; whether it was."""
+        if now < self._reload_due and not self._keyring.behind:
+            return False
+        self._reload_due = after(now, _RELOAD_AT_MOST_EVERY)
+        await self.reload_keys(now)
+        return True
+
+    async def at_any(self, text: str, *, now: Instant, audiences: Iterable[str]) -> tuple[Principal, str] | None:
         """Who *text* speaks for, and at which of *audiences*; None if it is good at none of them.
 
-        *lenient*: also if it has expired by this server's leeway, and not by the longest that a guard may have.
         Raises StoreUnavailable.
         """
-        verifiers = self._lenient if lenient else self._verifiers
         for audience in audiences:
             try:
-                return await self._by(verifiers[audience], text, now), audience
+                return await self.token(text, now=now, audience=audience), audience
             except Unauthenticated:
                 continue
         return None
+
+    async def anywhere(self, text: str, *, now: Instant) -> Principal | None:
+        """Who *text* speaks for at whatever API, one that is configured no more included, as its most lenient guard
+        would have it; None if no guard can take it. Raises StoreUnavailable.
+        """
+        audience = _claimed_audience(text)
+        if audience is None:
+            return None
+        await self._revoke.look()
+        verifier = self._lenient(audience)
+        verifier.use_keys(self._keyring.verifying_keys(audience, now))
+        try:
+            return _judge(verifier, text, now)
+        except UnknownKey:
+            if not await self._looked_for_keys(now):
+                return None
+            verifier.use_keys(self._keyring.verifying_keys(audience, now))
+        except Unauthenticated:
+            return None
+        try:
+            return _judge(verifier, text, now)
+        except (Unauthenticated, UnknownKey):
+            return None
+
+
+def _claimed_audience(text: str) -> str | None:
+    """What *text* says it is for, which nobody has vouched for yet: it chooses which check is made, and no more."""
+    if len(text) > MAX_TOKEN_BYTES or text.count(".") != 2:
+        return None
+    try:
+        claimed = read_access_claims(b64url_decode(text.split(".")[1])).aud
+    except InvalidToken:
+        return None
+    if isinstance(claimed, list):
+        claimed = claimed[0] if claimed else ""
+    return claimed or None
 
 
 def _judge(verifier: Verifier, text: str, now: Instant) -> Principal:

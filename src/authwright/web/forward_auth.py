@@ -175,7 +175,10 @@ def _may_try_basic(call: Call) -> bool:
     # Not a page in a browser, which would ask its user for a password, nor who knows something better.
     headers: HeaderTable = call.scope["authwright.headers"]
     scheme = (call.header(b"authorization") or "").partition(" ")[0].lower()
-    return scheme != "bearer" and not {b"x-api-key", b"sec-fetch-mode"} & headers.keys()
+    accepted = b" ".join(value for name, value in call.scope["headers"] if name == b"accept")
+    return (
+        scheme != "bearer" and b"text/html" not in accepted and not {b"x-api-key", b"sec-fetch-mode"} & headers.keys()
+    )
 
 
 def _is_ambiguous(path: str) -> bool:

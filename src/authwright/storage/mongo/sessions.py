@@ -170,8 +170,11 @@ class MongoSessions:
         holder = self._users if subject.startswith(USER_PREFIX) else self._clients
         entries = follow_up(event, ending=ending, kind="token", target=token_id)
         document = await holder.change({"_id": subject}, {"$push": {"outbox": {"$each": entries}}})
-        await self._outbox.settle(holder, document)
-        return document is not None
+        if document is None:
+            return False
+        # Its own entry alone: nothing before it has to come first, and of many at once each would write all.
+        await self._outbox.settle(holder, {**document, "outbox": entries})
+        return True
 
     async def end_all(
         self, subject: Subject, *, below_epoch: int, keep: SessionId | None, because: EndReason, now: Instant
