@@ -244,6 +244,28 @@ def test_the_feed_is_passed_on_as_it_comes(proxied: Proxied) -> None:
         assert time.monotonic() - ended < 2
 
 
+@pytest.mark.program("nginx")
+def test_no_network_fills_the_memory_of_the_guards(tmp_path: Path) -> None:
+    with nginx(tmp_path) as proxied, proxied.http() as http:
+
+        def passed(path: str, **data: str) -> int:
+            """How many requests came through, before the proxy answered one by itself."""
+            for number in range(5000):
+                answer = http.post(path, data=data)
+                if "x-request-id" not in answer.headers:
+                    assert (answer.status_code, answer.json()["error"]) == (429, "too_many_attempts")
+                    assert (answer.headers["retry-after"], answer.headers["content-type"]) == ("1", "application/json")
+                    return number
+            raise AssertionError("nothing was refused")
+
+        began = time.monotonic()
+        assert 500 < passed("/login", api_key="x") <= 502 + 50 * (time.monotonic() - began)
+        assert passed("/revoke", token="x") < 100
+        # An ending is never refused, nor what guards and readers ask.
+        for method, path in (("POST", "/logout"), ("POST", "/refresh-token"), ("POST", "/introspect"), ("GET", "/me")):
+            assert "x-request-id" in http.request(method, path).headers
+
+
 @pytest.fixture(
     scope="module",
     params=[
