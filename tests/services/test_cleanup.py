@@ -100,7 +100,9 @@ async def test_r102_a_clock_that_is_days_ahead_from_the_beginning_deletes_no_rev
 
     async def noted(**options: Any) -> int:
         forgotten = await forget(**options)
-        ran.set()
+        # Before that the older ones are asked for.
+        if "through" in options:
+            ran.set()
         return forgotten
 
     async def cleaned() -> list[int]:
