@@ -30,8 +30,8 @@ class Watched:
         self.token = token
         self.on_stale = on_stale
         self.task = task
-        self.refusal: Refusal = Unauthenticated("The token was revoked.", detail="revoked meanwhile")
-        """Why it ends, if it does."""
+        self.refusal: Refusal
+        """Why it ends, once it is `revoked`."""
         # What others asked for before is not ours to take back.
         self._before = task.cancelling()
         self._cancels = 0
@@ -44,8 +44,8 @@ class Watched:
 
     def end(self, refusal: Refusal | None = None) -> None:
         """Cancel the task: once, and again where that was kept from it, or lost, for CLEAN_UP_SECONDS."""
-        if refusal is not None and not self.revoked:
-            self.refusal = refusal
+        if not self.revoked:
+            self.refusal = refusal or Unauthenticated("The token was revoked.", detail="revoked meanwhile")
         now = steady_clock()
         if now >= self._again_at:
             self._again_at = now + CLEAN_UP_SECONDS
