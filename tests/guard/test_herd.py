@@ -15,6 +15,7 @@ from authwright.guard.issuer import Issuer, IssuerAway, IssuerRefuses
 from authwright.guard.jwks import Jwks
 from guarded import until
 from scripted import Answer, Scripted, Stream, begun, scripted
+from tokens import key_pair
 
 GUARDS = 50
 KEYS = "/.well-known/jwks.json"
@@ -214,6 +215,36 @@ async def test_r89_a_key_set_that_takes_too_long_is_given_up(issuer: Scripted, m
         go_on.set()
         assert await guard._life.jwks.fetch()
         await guard.verify(issuer.token())
+
+
+async def test_r89_a_key_that_is_published_during_a_fetch_is_found_by_the_next(issuer: Scripted) -> None:
+    usual, go_on, waiting = issuer.on_keys, asyncio.Event(), asyncio.Event()
+
+    async def of_before() -> Answer:
+        return 200, {"keys": [key_pair("EdDSA").public.jwk()]}
+
+    async def of_before_and_late() -> Answer:
+        issuer.on_keys = usual
+        waiting.set()
+        await go_on.wait()
+        return await of_before()
+
+    issuer.on_keys = of_before
+    async with issuer.guard() as guard:
+        await begun(issuer, guard)
+        issuer.on_keys = of_before_and_late
+        assert guard._life
+        under_way = asyncio.create_task(guard._life.jwks.fetch())
+        await waiting.wait()
+        before = guard.status.key_fetches
+        tokens = [issuer.token(jti=str(number)) for number in range(50)]
+        verified = [asyncio.create_task(guard.verify(each)) for each in tokens]
+        await asyncio.sleep(0)
+        go_on.set()
+        await under_way
+        await asyncio.gather(*verified)
+        # All of them by one fetch more.
+        assert guard.status.key_fetches == before + 1
 
 
 async def test_who_asks_for_revocations_lets_the_answer_wait_for_news(

@@ -161,12 +161,14 @@ class Guard:
         if principal is not None:
             return principal
         life = await self._ready()
-        try:
-            principal = self._judge(token)
-        except UnknownKey as unknown:
-            if not await life.jwks.unknown_key():
-                raise Unauthenticated(unknown.public, detail=str(unknown)) from None
-            principal = self._decide(token)
+        while True:
+            try:
+                principal = self._judge(token)
+                break
+            except UnknownKey as unknown:
+                # A fetch that was under way may have begun before this key was published: then there is one more.
+                if not await life.jwks.unknown_key():
+                    raise Unauthenticated(unknown.public, detail=str(unknown)) from None
         if steady_clock() >= self._calm_until:
             await self._despite_staleness(token, on_stale or self._on_stale)
             # Meanwhile the feed may have come back, and with it what this token was revoked by; or other keys.

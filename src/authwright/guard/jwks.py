@@ -66,7 +66,10 @@ class Jwks:
         return await asyncio.shield(self._flight)
 
     async def unknown_key(self) -> bool:
-        """A token names a key that is not here: look again, unless that was done a moment ago; whether it was."""
+        """A token names a key that is not here: look again, unless that was done a moment ago; whether it was.
+
+        True for whoever waited for a fetch that was under way, who then should ask once more.
+        """
         if self._flight is not None and not self._flight.done():
             return await self.fetch()
         if self._time() < self._cool_at + COOLDOWN_SECONDS:
